@@ -1,0 +1,214 @@
+"""The configuration: frozen dataclasses, one a section, read from a recipe, a YAML file and the command line."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from ddhpc.errors import InputError
+
+RECIPES = Path(__file__).parent / "recipes"
+DEFAULT_RECIPE = "fashion_mnist"
+
+
+def _require(condition: bool, option: str, value: object, expected: str) -> None:
+    if not condition:
+        raise InputError(f"--{option} {value}: expected {expected}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What is trained on."""
+
+    file: str = "fashion_mnist.h5"
+    """Packed file (HDF5) with the images; a bare name is also looked up among the data that ship with ddhpc."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decomposition:
+    """How the image is cut into subdomains."""
+
+    grid: tuple[int, ...] = (4, 4)
+    """Subdomains along each dimension of the image, e.g. 4 4, or 4 4 2 for volumes; all ones is the global CNN."""
+
+    overlap: int = 2
+    """Pixels (voxels) that a subdomain extends beyond its block on every interior side."""
+
+    def __post_init__(self) -> None:
+        shown = " ".join(map(str, self.grid))
+        _require(bool(self.grid), "decomposition.grid", shown, "one number for each dimension of the image")
+        _require(min(self.grid) >= 1, "decomposition.grid", shown, "numbers of at least 1")
+        _require(self.overlap >= 0, "decomposition.overlap", self.overlap, "0 or more pixels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The local CNN, a proportionally smaller copy of the global CNN."""
+
+    name: str = "resnet"
+    """resnet, vgg, mobilenetv2, a 2D model of torchvision by its name, or package.module:factory."""
+
+    depth: int | None = None
+    """Weight layers of resnet (6n+2) or vgg (9, 11, 13, 16, 19); null is the family's default."""
+
+    global_width: int = 32
+    """Channels of the first stage of the global CNN."""
+
+    width: int | Literal["auto"] = "auto"
+    """Channels of the first stage of a local CNN; auto is global_width / sqrt(number of subdomains)."""
+
+    def __post_init__(self) -> None:
+        _require(self.global_width >= 1, "model.global_width", self.global_width, "at least 1 channel")
+        _require(self.width == "auto" or self.width >= 1, "model.width", self.width, "auto or at least 1 channel")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Local:
+    """Training of each local CNN: stochastic gradient descent with Nesterov momentum."""
+
+    epochs: int = 10
+    """Passes over the training images."""
+
+    batch_size: int = 64
+    """Images a step."""
+
+    learning_rate: float = 0.1
+    """Highest learning rate of the schedule."""
+
+    schedule: Literal["onecycle", "cosine"] = "onecycle"
+    """onecycle warms up over the first quarter of the steps; cosine starts at the highest rate; both end at zero."""
+
+    momentum: float = 0.9
+    """Nesterov momentum."""
+
+    weight_decay: float = 5e-4
+    """L2 penalty on the weights."""
+
+    label_smoothing: float = 0.0
+    """Share of the target probability that is spread evenly over all classes."""
+
+    shift: int = 0
+    """Augmentation: largest random shift of the window in pixels (voxels), in every dimension."""
+
+    flip: bool = False
+    """Augmentation: mirror the last dimension (left and right) of every second window, drawn at random."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto is bfloat16 autocast on GPUs that have it, float32 elsewhere."""
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, "local.epochs", self.epochs, "at least 1")
+        _require(self.batch_size >= 2, "local.batch_size", self.batch_size, "at least 2 (batch normalisation)")
+        _require(self.learning_rate > 0, "local.learning_rate", self.learning_rate, "a rate above 0")
+        _require(0 <= self.momentum < 1, "local.momentum", self.momentum, "0 <= momentum < 1")
+        _require(self.weight_decay >= 0, "local.weight_decay", self.weight_decay, "0 or more")
+        _require(0 <= self.label_smoothing < 1, "local.label_smoothing", self.label_smoothing, "a share from 0 to below 1")
+        _require(self.shift >= 0, "local.shift", self.shift, "0 or more pixels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coarse:
+    """Training of the coarse DNN on the local decisions (AdamW, cosine rate)."""
+
+    epochs: int = 30
+    """Passes over the local decisions of the training images."""
+
+    batch_size: int = 128
+    """Images a step."""
+
+    hidden: tuple[int, ...] = (128,)
+    """Width of each hidden layer."""
+
+    learning_rate: float = 1e-3
+    """Highest learning rate."""
+
+    weight_decay: float = 1e-2
+    """Decoupled weight decay."""
+
+    dropout: float = 0.2
+    """Share of the inputs and of each hidden layer that is dropped in training."""
+
+    def __post_init__(self) -> None:
+        shown = " ".join(map(str, self.hidden))
+        _require(self.epochs >= 1, "coarse.epochs", self.epochs, "at least 1")
+        _require(self.batch_size >= 1, "coarse.batch_size", self.batch_size, "at least 1")
+        _require(all(width >= 1 for width in self.hidden), "coarse.hidden", shown, "widths of at least 1")
+        _require(self.learning_rate > 0, "coarse.learning_rate", self.learning_rate, "a rate above 0")
+        _require(self.weight_decay >= 0, "coarse.weight_decay", self.weight_decay, "0 or more")
+        _require(0 <= self.dropout < 1, "coarse.dropout", self.dropout, "a share from 0 to below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Where and how the program runs."""
+
+    seed: int = 0
+    """Everything random is drawn from it: subdomain n from (seed, n), the coarse DNN from (seed, N)."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto is the GPU of this rank (local rank modulo visible GPUs) where there is one, else the CPU."""
+
+    threads: int = 0
+    """CPU threads a rank; 0 shares the cores of a node out among its ranks."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**63, "run.seed", self.seed, "0 <= seed < 2^63")
+        _require(self.threads >= 0, "run.threads", self.threads, "0 or more threads")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All sections of a training."""
+
+    data: Data = field(default_factory=Data)
+    decomposition: Decomposition = field(default_factory=Decomposition)
+    model: Model = field(default_factory=Model)
+    local: Local = field(default_factory=Local)
+    coarse: Coarse = field(default_factory=Coarse)
+    run: Run = field(default_factory=Run)
+
+    def to_yaml(self) -> str:
+        """The configuration as YAML text that `--config` reads back."""
+        return yaml.safe_dump(_plain(asdict(self)), sort_keys=False)
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Config:
+        """The configuration that `to_yaml` wrote, e.g. the attribute `config` of a results file."""
+        sections = yaml.safe_load(text)
+        return cls(**{f.name: SECTIONS[f.name](**_tuples(sections[f.name])) for f in fields(cls)})
+
+
+SECTIONS: dict[str, type] = {
+    "data": Data,
+    "decomposition": Decomposition,
+    "model": Model,
+    "local": Local,
+    "coarse": Coarse,
+    "run": Run,
+}
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, for a YAML that any reader takes."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _tuples(section: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in section.items()}
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that ship with the package, sorted."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def recipe_path(name: str) -> Path:
+    """The YAML file of a shipped recipe; InputError names those that exist."""
+    if name not in recipe_names():
+        raise InputError(f"--recipe {name}: no such recipe; there are {', '.join(recipe_names())}")
+    return RECIPES / f"{name}.yaml"

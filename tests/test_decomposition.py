@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ddhpc.decomposition import block, bounds, extent, grow, owned, pixels, windows
+from ddhpc.errors import InputError
+
+
+@st.composite
+def images_and_grids(draw, with_overlap=True):
+    """An image shape in 2D or 3D, a grid that fits it, and an overlap that its blocks allow."""
+    dimensions = draw(st.sampled_from((2, 3)))
+    shape = tuple(draw(st.integers(1, 23)) for _ in range(dimensions))
+    grid = tuple(draw(st.integers(1, size)) for size in shape)
+    smallest = min((size // parts for size, parts in zip(shape, grid, strict=True) if parts > 1), default=5)
+    return shape, grid, draw(st.integers(0, smallest)) if with_overlap else 0
+
+
+@given(images_and_grids(with_overlap=False))
+def test_without_overlap_every_pixel_is_covered_exactly_once(case):
+    shape, grid, _ = case
+    covered = np.zeros(shape, dtype=int)
+    for window in windows(shape, grid):
+        covered[window] += 1
+    assert (covered == 1).all()
+
+
+@given(images_and_grids())
+def test_overlap_grows_each_window_on_interior_sides_only(case):
+    shape, grid, overlap = case
+    for inner, outer in zip(windows(shape, grid), windows(shape, grid, overlap), strict=True):
+        for block_side, side, size in zip(inner, outer, shape, strict=True):
+            assert side.start == (0 if block_side.start == 0 else block_side.start - overlap)
+            assert side.stop == (size if block_side.stop == size else block_side.stop + overlap)
+
+
+@given(images_and_grids(with_overlap=False))
+def test_numbering_is_row_major_and_blocks_are_balanced(case):
+    shape, grid, _ = case
+    lower, upper = bounds(windows(shape, grid))
+    assert sorted(map(tuple, lower)) == list(map(tuple, lower))
+    assert ((upper - lower).max(axis=0) - (upper - lower).min(axis=0) <= 1).all()
+
+
+def test_a_window_that_touches_its_neighbours_far_side_is_the_largest():
+    assert windows((8, 8), (2, 1), 4)[0] == (slice(0, 8), slice(0, 8))
+    with pytest.raises(InputError, match=r"--decomposition.overlap 5: expected 0 to 4 pixels"):
+        windows((8, 8), (2, 1), 5)
+
+
+def test_overlap_does_not_matter_where_nothing_is_cut():
+    assert windows((8, 9), (1, 1), 100) == [(slice(0, 8), slice(0, 9))]
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ((4,), "expected 2 numbers for images of 28x30"),
+        ((4, 4, 4), "expected 2 numbers"),
+        ((29, 1), "1 to as many subdomains as pixels"),
+        ((0, 4), "1 to as many"),
+        ((-1, 4), "1 to as many"),
+    ],
+)
+def test_bad_grids(grid, message):
+    with pytest.raises(InputError, match=message):
+        windows((28, 30), grid)
+
+
+@given(st.integers(1, 200), st.data())
+def test_ranks_share_subdomains_evenly_in_order(subdomains, data):
+    ranks = data.draw(st.integers(1, subdomains))
+    shares = [owned(subdomains, ranks, rank) for rank in range(ranks)]
+    assert [n for share in shares for n in share] == list(range(subdomains))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_more_ranks_than_subdomains():
+    with pytest.raises(InputError, match="5 ranks for 4 subdomains.*mpirun -n 4"):
+        owned(4, 5, 4)
+
+
+def test_block_matches_numpy():
+    for size, parts in ((10, 3), (7, 7), (28, 4), (5, 1)):
+        expected = np.array_split(np.arange(size), parts)
+        assert [block(size, parts, i) for i in range(parts)] == [(e[0], e[-1] + 1) for e in expected]
+
+
+@given(images_and_grids(), st.integers(0, 9))
+def test_growing_keeps_the_window_inside(case, margin):
+    shape, grid, overlap = case
+    image = np.arange(np.prod(shape)).reshape(shape)
+    for window in windows(shape, grid, overlap):
+        grown, core = grow(window, margin, shape)
+        assert (image[grown][core] == image[window]).all()
+        for side, outer, size in zip(window, grown, shape, strict=True):
+            assert side.start - outer.start == min(margin, side.start)
+            assert outer.stop - side.stop == min(margin, size - side.stop)
+
+
+def test_extent_and_pixels():
+    window = (slice(2, 9), slice(0, 5))
+    assert extent(window) == (7, 5)
+    assert pixels(window) == 35
