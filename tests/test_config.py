@@ -1,0 +1,64 @@
+from dataclasses import fields
+from inspect import getsource
+
+import pytest
+
+from ddhpc.config import SECTIONS, Config, Decomposition, Local, recipe_names, recipe_path
+from ddhpc.errors import InputError
+
+
+def test_yaml_round_trip():
+    config = Config(decomposition=Decomposition(grid=(2, 3, 4), overlap=1), local=Local(shift=2, flip=True))
+    assert Config.from_yaml(config.to_yaml()) == config
+
+
+def test_defaults_are_the_default_recipe():
+    from ddhpc.cli import configure, train_parser
+
+    assert configure([], train_parser()).config == Config()
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_parses(name):
+    from ddhpc.cli import configure, train_parser
+
+    assert isinstance(configure(["--recipe", name], train_parser()).config, Config)
+
+
+def test_unknown_recipe_names_those_there_are():
+    with pytest.raises(InputError, match="--recipe nix: no such recipe; there are .*fashion_mnist"):
+        recipe_path("nix")
+
+
+@pytest.mark.parametrize("section", SECTIONS.values())
+def test_every_field_has_a_docstring(section):
+    source = getsource(section)
+    for field in fields(section):
+        after = source.split(f"    {field.name}:", 1)[1].split("\n", 1)[1].lstrip()
+        assert after.startswith('"""'), f"{section.__name__}.{field.name}"
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "message"),
+    [
+        ("decomposition", "grid", (), "expected one number for each dimension"),
+        ("decomposition", "grid", (0, 4), "expected numbers of at least 1"),
+        ("decomposition", "overlap", -1, "expected 0 or more pixels"),
+        ("model", "width", 0, "expected auto or at least 1 channel"),
+        ("model", "global_width", 0, "at least 1"),
+        ("local", "epochs", 0, "expected at least 1"),
+        ("local", "batch_size", 1, "at least 2"),
+        ("local", "learning_rate", 0.0, "above 0"),
+        ("local", "momentum", 1.0, "momentum < 1"),
+        ("local", "label_smoothing", 1.0, "below 1"),
+        ("local", "shift", -1, "0 or more"),
+        ("coarse", "hidden", (0,), "at least 1"),
+        ("coarse", "dropout", 1.0, "below 1"),
+        ("run", "seed", -1, "0 <= seed"),
+        ("run", "threads", -1, "0 or more"),
+    ],
+)
+def test_bad_values_name_the_option(section, field, value, message):
+    with pytest.raises(InputError, match=message) as raised:
+        SECTIONS[section](**{field: value})
+    assert str(raised.value).startswith(f"--{section}.{field} ")

@@ -1,0 +1,144 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ddhpc.config import Local
+from ddhpc.errors import InputError
+from ddhpc.local import Images, augmented, local_decisions, to_device, train_local
+from ddhpc.metrics import accuracy
+
+SILENT = lambda fraction, accuracy: None  # noqa: E731
+
+
+def images(pixels, core=None):
+    core = core or tuple(slice(0, size) for size in pixels.shape[2:])
+    return to_device(pixels, core, np.full(pixels.shape[1], 100.0), np.full(pixels.shape[1], 50.0), "cpu")
+
+
+def stripes(samples=256, seed=0):
+    """Two classes of 8x8 images, horizontal and vertical stripes under noise."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, samples)
+    pattern = 60 * (np.arange(8) % 2)
+    pixels = rng.integers(0, 120, (samples, 1, 8, 8))
+    pixels += np.where(labels[:, None, None, None] == 1, pattern[:, None], pattern[None, :])
+    return pixels.astype(np.uint8), labels
+
+
+def small_cnn():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)
+    )
+
+
+@pytest.mark.parametrize("schedule", ["onecycle", "cosine"])
+def test_a_local_cnn_learns_what_its_window_shows(schedule):
+    cnn = small_cnn()
+    pixels, labels = stripes()
+    history = train_local(cnn, images(pixels), labels, Local(epochs=8, batch_size=32, schedule=schedule), SILENT)
+    unseen, their_labels = stripes(seed=1)
+    decisions = local_decisions(cnn, images(unseen), "float32")
+    assert decisions.dtype == np.float32
+    assert np.allclose(decisions.sum(axis=1), 1, atol=1e-5)
+    assert accuracy(decisions, their_labels) > 0.95
+    assert history.loss[-1] < history.loss[0] / 2
+    assert [len(values) for values in vars(history).values()] == [8] * 4
+    assert history.learning_rate[-1] < 0.01 * Local().learning_rate
+
+
+def test_a_step_is_that_of_plain_sgd():
+    """One epoch of one full batch against the update rule written out."""
+    pixels, labels = stripes(64)
+    config = Local(epochs=1, batch_size=64, learning_rate=0.05, schedule="cosine", momentum=0.0, weight_decay=0.01)
+    cnn, reference = small_cnn(), small_cnn()
+    train_local(cnn, images(pixels), labels, config, SILENT)
+    inputs = (torch.tensor(pixels, dtype=torch.float32) - 100) / 50
+    nn.functional.cross_entropy(reference(inputs), torch.tensor(labels)).backward()
+    for ours, theirs in zip(cnn.parameters(), reference.parameters(), strict=True):
+        assert torch.allclose(ours, theirs - 0.05 * (theirs.grad + 0.01 * theirs), atol=1e-6)
+
+
+def test_progress_reports_every_step():
+    pixels, labels = stripes(100)
+    seen = []
+    train_local(small_cnn(), images(pixels), labels, Local(epochs=2, batch_size=25), lambda *step: seen.append(step))
+    assert [fraction for fraction, _ in seen] == pytest.approx(np.arange(1, 9) / 8)
+    assert np.isnan(seen[3][1])
+    assert 0 <= seen[4][1] <= 1
+
+
+def test_a_diverging_training_says_what_to_change():
+    pixels, labels = stripes(64)
+    with pytest.raises(InputError, match=r"--local.learning_rate 1e\+30: the loss is not finite"):
+        train_local(small_cnn(), images(pixels), labels, Local(epochs=3, batch_size=16, learning_rate=1e30), SILENT)
+
+
+def test_fewer_images_than_a_batch():
+    pixels, labels = stripes(10)
+    history = train_local(small_cnn(), images(pixels), labels, Local(epochs=2, batch_size=64), SILENT)
+    assert np.isfinite(history.loss).all()
+
+
+@pytest.mark.parametrize("shape", [(9, 11), (5, 7, 6)])
+def test_shifts_show_real_pixels_and_repeat_the_edge_of_the_image(shape):
+    """Each augmented window equals a window of the edge-padded image at an offset within the shift."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (4, 2, *shape), dtype=np.uint8)
+    core = (slice(2, shape[0] - 1), *(slice(1, size - 2) for size in shape[1:]))
+    shift = 2
+    padded = np.pad(pixels, [(0, 0), (0, 0)] + [(shift, shift)] * len(shape), mode="edge")
+    batch = torch.tensor([3, 0, 0, 2])
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(40):
+        out = augmented(images(pixels, core), batch, shift, flip=False).numpy()
+        for image, window in zip(batch.tolist(), out, strict=True):
+            matches = [
+                offset
+                for offset in np.ndindex(*[2 * shift + 1] * len(shape))
+                if np.array_equal(
+                    window,
+                    padded[image][
+                        (slice(None), *(slice(s.start + o, s.stop + o) for s, o in zip(core, offset, strict=True)))
+                    ],
+                )
+            ]
+            assert matches
+            seen.update(matches)
+    assert {offset[0] for offset in seen} == set(range(5))
+    assert {offset[-1] for offset in seen} == set(range(5))
+
+
+def test_flips_mirror_the_last_dimension_of_about_half():
+    pixels = np.arange(2 * 1 * 3 * 4, dtype=np.uint8).reshape(2, 1, 3, 4)
+    torch.manual_seed(0)
+    batch = torch.zeros(400, dtype=torch.int64)
+    out = augmented(images(pixels), batch, shift=0, flip=True).numpy()
+    mirrored = (out == pixels[0][..., ::-1]).all(axis=(1, 2, 3))
+    plain = (out == pixels[0]).all(axis=(1, 2, 3))
+    assert (mirrored ^ plain).all()
+    assert 150 < mirrored.sum() < 250
+
+
+def test_without_augmentation_the_images_are_as_they_are():
+    pixels, _ = stripes(8)
+    assert torch.equal(augmented(images(pixels), torch.tensor([5, 1]), 0, False), torch.tensor(pixels)[[5, 1]])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "float32"])
+def test_every_dtype_of_packed_files_trains(dtype):
+    pixels, labels = stripes(32)
+    made = images(pixels.astype(dtype))
+    assert isinstance(made, Images)
+    train_local(small_cnn(), made, labels, Local(epochs=1, batch_size=16, shift=1), SILENT)
+    assert local_decisions(small_cnn(), made, "float32").shape == (32, 2)
+
+
+def test_bfloat16_is_close_to_float32():
+    pixels, _ = stripes(64)
+    cnn = small_cnn()
+    low, high = (local_decisions(cnn, images(pixels), precision) for precision in ("bfloat16", "float32"))
+    assert not np.array_equal(low, high)
+    assert np.abs(low - high).max() < 0.05
