@@ -1,0 +1,84 @@
+"""What a results file says about the run that made it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import h5py
+import numpy as np
+import torch
+
+import ddhpc
+from ddhpc import results, runtime
+from ddhpc.problem import Problem
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+def layout(
+    problem: Problem, labels: Mapping[str, np.ndarray], comm: MPI.Comm, place: runtime.Place
+) -> results.Layout:
+    """Metadata and sizes of the results file; collective, since hosts and devices come from all ranks."""
+    from mpi4py import MPI
+
+    config, packed = problem.config, problem.packed
+    hosts = runtime.gather(comm, results.text([place.host], results.DEVICE_BYTES), comm.size)
+    devices = runtime.gather(comm, results.text([f"{place.device} {place.device_name}"], results.DEVICE_BYTES), comm.size)
+    attributes = {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "ddhpc_version": ddhpc.__version__,
+        "git_commit": git_commit(),
+        "config": config.to_yaml(),
+        "seed": config.run.seed,
+        "data_digest": packed.digest,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "h5py": h5py.__version__,
+        "hdf5": h5py.version.hdf5_version,
+        "mpi": MPI.Get_library_version().splitlines()[0].rstrip("\0").split(",")[0],
+        "ranks": comm.size,
+        "cores": place.cores,
+        "threads": place.threads,
+        "processor": processor(),
+        **{name: value for name, value in os.environ.items() if name.startswith("SLURM_JOB_")},
+    }
+    if comm.rank == 0:
+        attributes |= {"hosts": hosts, "devices": devices}
+    return results.Layout(
+        attributes=attributes,
+        classes=packed.classes,
+        decomposition=problem.decomposition,
+        grid=config.decomposition.grid,
+        overlap=config.decomposition.overlap,
+        image_shape=packed.image_shape,
+        labels=labels,
+        ids={split: packed.ids(split) for split in results.SPLITS} if comm.rank == 0 else {},
+        epochs=config.local.epochs,
+        coarse_epochs=config.coarse.epochs,
+    )
+
+
+def git_commit() -> str:
+    """Commit of the source tree that runs, with -dirty when it is changed; empty when it is not a git checkout."""
+    tree = Path(__file__).parents[1]
+    if not (tree / ".git").exists():
+        return ""
+    command = ["git", "-C", str(tree), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def processor() -> str:
+    """Model name of the CPU, as Linux knows it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,188 @@
+import os
+import subprocess
+
+import h5py
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+from ddhpc import results, runtime
+from ddhpc.coarse import mean, vote
+from ddhpc.decomposition import owned, windows
+from ddhpc.errors import InputError
+from ddhpc.metrics import accuracy
+
+pytestmark = pytest.mark.mpi
+
+GRID, SHAPE, CLASSES, EPOCHS = (3, 2), (12, 10), 4, 5
+SAMPLES = {"train": 31, "val": 7, "test": 11}
+
+
+@pytest.fixture
+def comm():
+    return MPI.COMM_WORLD
+
+
+@pytest.fixture
+def directory(comm, tmp_path_factory):
+    """One directory for all ranks."""
+    path = str(tmp_path_factory.mktemp("run")) if comm.rank == 0 else ""
+    from pathlib import Path
+
+    return Path(runtime.broadcast_text(comm, path))
+
+
+def layout():
+    rng = np.random.default_rng(0)
+    return results.Layout(
+        attributes={"config": "run:\n  seed: 0\n", "seed": 0, "hosts": results.text(["a", "bcd"])},
+        classes=("one", "zwei", "trois", "ψ"),
+        decomposition=windows(SHAPE, GRID, 1),
+        grid=GRID,
+        overlap=1,
+        image_shape=SHAPE,
+        labels={split: rng.integers(0, CLASSES, count) for split, count in SAMPLES.items()},
+        ids={split: [f"{split}-{n}" for n in range(count)] for split, count in SAMPLES.items()},
+        epochs=EPOCHS,
+        coarse_epochs=3,
+    )
+
+
+def local_values():
+    """What all subdomains know, [N, ...] by dataset; the same on all ranks."""
+    rng = np.random.default_rng(1)
+    subdomains = GRID[0] * GRID[1]
+    values = {
+        f"{split}/decision": rng.dirichlet(np.ones(CLASSES), (subdomains, count)).astype(np.float32)
+        for split, count in SAMPLES.items()
+    }
+    for split, labels in layout().labels.items():
+        values[f"{split}/accuracy"] = accuracy(values[f"{split}/decision"], labels)
+    for name in ("loss", "accuracy", "learning_rate", "seconds"):
+        values[f"history/{name}"] = rng.random((subdomains, EPOCHS))
+    for name in ("parameters", "rank", "peak_memory_bytes"):
+        values[name] = rng.integers(0, 10**10, subdomains)
+    for name in ("seconds", "cpu_seconds"):
+        values[name] = rng.random(subdomains)
+    values["device"] = results.text([f"CPU {n}" for n in range(subdomains)], 64)
+    return values
+
+
+def write(comm, directory):
+    """Create, write in parallel and finish a file of known content."""
+    if comm.rank == 0:
+        results.create(directory, layout())
+    comm.Barrier()
+    values, subdomains = local_values(), GRID[0] * GRID[1]
+    mine = owned(subdomains, comm.size, comm.rank)
+    slabs = {name: value[mine.start : mine.stop] for name, value in values.items()}
+    results.write_local(directory, comm, mine, subdomains, slabs)
+    comm.Barrier()
+    if comm.rank == 0:
+        local = {split: values[f"{split}/decision"] for split in SAMPLES}
+        final = {split: mean(local[split]) for split in SAMPLES}
+        results.finish(
+            directory,
+            local=local,
+            fusions={"dnn": final, "mean": final, "vote": {split: vote(local[split]) for split in SAMPLES}},
+            labels=layout().labels,
+            coarse_history={"loss": [3.0, 2.0, 1.0], "accuracy": [0.1, 0.2, 0.3]},
+            timing={"total": 1.5},
+        )
+    comm.Barrier()
+    return values
+
+
+def test_what_is_written_is_read(comm, directory):
+    values = write(comm, directory)
+    with results.open_results(directory) as file:
+        for name, value in values.items():
+            assert np.array_equal(file[f"local/{name}"][...], value), name
+        assert file["classes"].asstr()[...].tolist() == list(layout().classes)
+        assert file["samples/val/id"].asstr()[0] == "val-0"
+        assert file["coarse/history/loss"][...].tolist() == [3.0, 2.0, 1.0]
+        assert file["timing"].attrs["total"] == 1.5
+        assert file["decomposition/lower"][3].tolist() == [3, 4]
+        assert file["decomposition/upper"][3].tolist() == [9, 10]
+        assert not (directory / results.PART).exists()
+    assert results.verify(directory) == []
+
+
+def test_parallel_and_serial_writing_give_the_same_file(comm, directory, monkeypatch):
+    if not results.PARALLEL:
+        pytest.skip("h5py is built without MPI")
+    write(comm, directory)
+    monkeypatch.setattr(results, "PARALLEL", False)
+    serial = directory / "serial"
+    if comm.rank == 0:
+        serial.mkdir()
+    comm.Barrier()
+    write(comm, serial)
+    if comm.rank == 0:
+        subprocess.run(["h5diff", "-v", directory / "results.h5", serial / "results.h5"], check=True, capture_output=True)
+        assert (directory / "results.h5").read_bytes() == (serial / "results.h5").read_bytes()
+    comm.Barrier()
+
+
+def test_any_hdf5_tool_reads_it(comm, directory):
+    write(comm, directory)
+    if comm.rank == 0:
+        dump = subprocess.run(
+            ["h5dump", "-d", "/local/val/decision", "-s", "2,0,0", "-c", "1,1,4", directory / "results.h5"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        expected = local_values()["val/decision"][2, 0]
+        found = dump.split("(2,0,0):")[1].split("\n")[0].split(",")
+        assert np.allclose([float(value) for value in found], expected, atol=1e-6)
+        listing = subprocess.run(["h5ls", "-r", directory / "results.h5"], check=True, capture_output=True, text=True)
+        for name in ("/local/train/decision", "/coarse/test/decision", "/fusion/vote", "/timing", "/subdomain"):
+            assert name in listing.stdout
+        with h5py.File(directory / "results.h5") as file:
+            dataset = file["local/train/decision"]
+            assert dataset.chunks is None
+            assert dataset.dtype == np.float32
+            assert dataset.dims[0][0].name == "/subdomain"
+            assert dataset.dims[2][0].name == "/classes"
+            assert file["local/seconds"].attrs["units"] == "s"
+            assert file["local/train"].attrs["signal"] == "accuracy"
+    comm.Barrier()
+
+
+def test_damage_is_found(comm, directory):
+    write(comm, directory)
+    if comm.rank == 0:
+        path = directory / "results.h5"
+        with h5py.File(path, "r+") as file:
+            file["local/val/decision"][1, 2, 3] += 0.25
+        assert results.verify(directory) == ["/local/val/decision differs from its checksum"]
+        with h5py.File(path, "r+") as file:
+            file["local/val/decision"][1, 2, 3] -= 0.25
+            file["local/test/accuracy"][0] = 1
+        assert "/local/test/accuracy does not follow from the decisions" in results.verify(directory)
+        os.truncate(path, path.stat().st_size // 2)
+        with pytest.raises(InputError, match=r"results.h5: truncated, or not HDF5"):
+            results.verify(directory)
+    comm.Barrier()
+
+
+def test_an_unfinished_run_is_told_from_none(comm, directory):
+    if comm.rank == 0:
+        with pytest.raises(InputError, match="expected a run directory"):
+            results.open_results(directory)
+        results.create(directory, layout())
+        with pytest.raises(InputError, match="the run is not finished"):
+            results.open_results(directory)
+        with pytest.raises(InputError, match="expected a run directory"):
+            results.open_results(directory / "nix")
+    comm.Barrier()
+
+
+def test_space_is_reserved_before_training(comm, directory):
+    if comm.rank == 0:
+        results.create(directory, layout())
+        stat = (directory / results.PART).stat()
+        assert stat.st_size > local_values()["train/decision"].nbytes
+        assert stat.st_blocks * 512 >= stat.st_size
+    comm.Barrier()
