@@ -1,0 +1,69 @@
+"""`python -m ddhpc`: any uncaught error on any rank ends all ranks, bad input with one line and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+
+from ddhpc import runtime
+from ddhpc.errors import BAD_INPUT, InputError
+
+AGREE_SECONDS = 5.0
+
+
+def main() -> None:
+    """Run the command line of this process; the entry point of `ddhpc` and `python -m ddhpc`."""
+    started = time.perf_counter()
+    try:
+        from ddhpc import cli
+
+        cli.main(sys.argv[1:], started)
+    except InputError as error:
+        end_for_bad_input(error)
+    except BrokenPipeError:
+        os._exit(1)
+    except Exception:
+        print(f"ddhpc: error on rank {runtime.launched_rank()}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+        abort(1)
+    except KeyboardInterrupt:
+        print(f"ddhpc: rank {runtime.launched_rank()} was interrupted", file=sys.stderr, flush=True)
+        abort(130)
+
+
+def end_for_bad_input(error: InputError) -> None:
+    """End all ranks with exit code 2, the message once, from rank 0 where it has failed too.
+
+    Nearly always all ranks fail alike and meet at the barrier. If one fails alone the others do not come; it then says
+    itself what is wrong. The job is aborted either way: leaving in order would close files that other ranks may hold.
+    """
+    message = f"ddhpc: {error}"
+    if runtime.launched_size() == 1:
+        print(message, file=sys.stderr, flush=True)
+        sys.exit(BAD_INPUT)
+    from mpi4py import MPI
+
+    if MPI.COMM_WORLD.rank == 0:
+        print(message, file=sys.stderr, flush=True)
+    request, deadline = MPI.COMM_WORLD.Ibarrier(), time.monotonic() + AGREE_SECONDS
+    while not request.Test():
+        if time.monotonic() > deadline:
+            if MPI.COMM_WORLD.rank != 0:
+                print(f"{message} (on rank {MPI.COMM_WORLD.rank})", file=sys.stderr, flush=True)
+            break
+        time.sleep(runtime.POLL_SECONDS)
+    MPI.COMM_WORLD.Abort(BAD_INPUT)
+
+
+def abort(code: int) -> None:
+    """End all ranks at once: a rank that left on its own would keep the others waiting for ever."""
+    if runtime.launched_size() > 1:
+        from mpi4py import MPI
+
+        MPI.COMM_WORLD.Abort(code)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

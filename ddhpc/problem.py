@@ -1,0 +1,71 @@
+"""A configuration applied to a packed file: everything that is fixed before training. No MPI."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ddhpc.config import Config
+from ddhpc.data.packed import Packed, find, open_packed
+from ddhpc.decomposition import Window, extent, windows
+from ddhpc.models import build, local_width
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What is trained: images, decomposition, and the local CNN of each subdomain."""
+
+    config: Config
+    packed: Packed
+    decomposition: list[Window]
+    width: int
+    """Channels of the first stage of a local CNN."""
+
+    @property
+    def subdomains(self) -> int:
+        """N."""
+        return len(self.decomposition)
+
+    def local_cnn(self, subdomain: int) -> nn.Module:
+        """The local CNN of a subdomain before training, on the CPU, its weights drawn from (seed, subdomain).
+
+        All random numbers that follow in this process are drawn from there as well. InputError if the network cannot
+        work on the window.
+        """
+        self.seed(subdomain)
+        return build(
+            self.config.model.name,
+            channels=self.packed.channels,
+            classes=len(self.packed.classes),
+            window=extent(self.decomposition[subdomain]),
+            width=self.width,
+            depth=self.config.model.depth,
+        )
+
+    def seed(self, subdomain: int) -> None:
+        """Seed this process's random numbers for a subdomain; the coarse problem has number N."""
+        import torch
+
+        entropy = np.random.SeedSequence((self.config.run.seed, subdomain))
+        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+
+
+def open_problem(config: Config) -> Problem:
+    """Open the packed file and decompose its images; InputError if configuration and file do not fit together.
+
+    The local CNN of each size of window is built once, so that one which cannot work is found before training.
+    """
+    packed = open_packed(find(config.data.file))
+    decomposition = windows(packed.image_shape, config.decomposition.grid, config.decomposition.overlap)
+    width = config.model.width
+    if width == "auto":
+        width = local_width(config.model.global_width, len(decomposition))
+    problem = Problem(config=config, packed=packed, decomposition=decomposition, width=width)
+    for subdomain in {extent(window): n for n, window in enumerate(decomposition)}.values():
+        problem.local_cnn(subdomain)
+    return problem

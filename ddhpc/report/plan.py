@@ -1,0 +1,121 @@
+"""The plan of a run: windows, ranks, networks, bytes and memory, without training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from rich.table import Table
+from torch import nn
+
+from ddhpc.decomposition import Window, extent, grow, owned, pixels
+from ddhpc.models import parameters
+from ddhpc.problem import Problem
+from ddhpc.progress import console
+from ddhpc.report.numbers import by, mebibytes
+from ddhpc.report.run import problem_line
+from ddhpc.results import SPLITS
+
+BASE_BYTES = 500 * 2**20
+"""Resident memory of a process that has loaded torch and MPI and trains nothing yet (CUDA build on a CPU)."""
+STATES = 3
+"""Copies of the weights in training: the weights, their gradients, their momentum."""
+SHOWN_ROWS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What one rank owns and needs."""
+
+    rank: int
+    subdomains: range
+    data_bytes: int
+    """Windows of all splits that the rank reads, over all its subdomains."""
+    memory_bytes: int
+    """Estimate of the peak: the largest of its subdomains, and the decisions of all."""
+
+
+def data_bytes(problem: Problem, window: Window) -> int:
+    """Bytes that a rank reads for one subdomain: its window of all images, grown for shifts in the training split."""
+    packed = problem.packed
+    grown, _ = grow(window, problem.config.local.shift, packed.image_shape)
+    points = {"train": pixels(grown), "val": pixels(window), "test": pixels(window)}
+    return sum(packed.samples[split] * points[split] for split in SPLITS) * packed.channels * packed.dtype.itemsize
+
+
+def activation_bytes(cnn: nn.Module, batch: tuple[int, ...]) -> int:
+    """Bytes of the float32 outputs of all layers for one batch, which backpropagation keeps."""
+    total = 0
+
+    def add(module: nn.Module, inputs: object, output: object) -> None:
+        nonlocal total
+        if isinstance(output, torch.Tensor):
+            total += output.numel() * output.element_size()
+
+    hooks = [module.register_forward_hook(add) for module in cnn.modules() if not list(module.children())]
+    cnn(torch.zeros(batch))
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+def shares(problem: Problem, ranks: int) -> list[Share]:
+    """What each of `ranks` ranks owns and needs; InputError with more ranks than subdomains."""
+    decisions = sum(problem.packed.samples.values()) * len(problem.packed.classes) * 4
+    memory = {}
+    for window in problem.decomposition:
+        if extent(window) not in memory:
+            cnn = problem.local_cnn(problem.decomposition.index(window))
+            batch = (2, problem.packed.channels, *extent(window))
+            weights = STATES * sum(p.numel() * p.element_size() for p in cnn.parameters())
+            activations = activation_bytes(cnn, batch) * problem.config.local.batch_size // 2
+            memory[extent(window)] = weights + 2 * activations
+    planned = []
+    for rank in range(ranks):
+        mine = owned(problem.subdomains, ranks, rank)
+        windows = [problem.decomposition[subdomain] for subdomain in mine]
+        planned.append(
+            Share(
+                rank=rank,
+                subdomains=mine,
+                data_bytes=sum(data_bytes(problem, window) for window in windows),
+                memory_bytes=BASE_BYTES
+                + max(data_bytes(problem, window) + memory[extent(window)] for window in windows)
+                + len(mine) * decisions,
+            )
+        )
+    return planned
+
+
+def print_plan(problem: Problem, ranks: int | None) -> None:
+    """Print the plan for `ranks` ranks, by default one a subdomain."""
+    ranks = ranks or problem.subdomains
+    planned = shares(problem, ranks)
+    out = console()
+    out.print(problem_line(problem))
+    count = parameters(problem.local_cnn(0))
+    out.print(f"a local CNN has {count:,} parameters, all together {count * problem.subdomains:,}\n")
+
+    windows = Table(title="Subdomains", title_justify="left")
+    for column in ("subdomain", "window", "size", "rank"):
+        windows.add_column(column, justify="right")
+    rank_of = {subdomain: share.rank for share in planned for subdomain in share.subdomains}
+    for subdomain, window in enumerate(problem.decomposition[:SHOWN_ROWS]):
+        sides = ", ".join(f"{side.start}:{side.stop}" for side in window)
+        windows.add_row(str(subdomain), sides, by(extent(window)), str(rank_of[subdomain]))
+    out.print(windows)
+
+    table = Table(title="Ranks", title_justify="left")
+    for column in ("rank", "subdomains", "data to read", "memory (estimate)"):
+        table.add_column(column, justify="right")
+    for share in planned[:SHOWN_ROWS]:
+        first, last = share.subdomains[0], share.subdomains[-1]
+        span = str(first) if first == last else f"{first} to {last}"
+        table.add_row(str(share.rank), span, mebibytes(share.data_bytes), mebibytes(share.memory_bytes))
+    out.print(table)
+    if max(ranks, problem.subdomains) > SHOWN_ROWS:
+        out.print(f"(the first {SHOWN_ROWS} of {problem.subdomains} subdomains and {ranks} ranks)")
+    results = sum(problem.packed.samples.values()) * len(problem.packed.classes) * 4 * (problem.subdomains + 1)
+    out.print(f"images of {by(problem.packed.image_shape)} are {prod(problem.packed.image_shape):,} pixels; results file about {mebibytes(results)}")
+

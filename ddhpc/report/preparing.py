@@ -1,0 +1,54 @@
+"""What `prepare` says: progress while it packs, and what became of the files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ddhpc.data.images import Prepared
+from ddhpc.progress import console, is_terminal
+from ddhpc.report.numbers import by, mebibytes
+
+SHOWN_FILES = 20
+
+
+@contextmanager
+def packing(source: str) -> Iterator[Callable[[int, int], None]]:
+    """A callback (done, total) that moves a progress bar on a terminal, and prints every tenth in a log."""
+    columns = (TextColumn("packing {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(), disable=not is_terminal(), transient=True) as bar:
+        task = bar.add_task(source)
+        printed = 0
+
+        def advance(done: int, total: int) -> None:
+            nonlocal printed
+            bar.update(task, completed=done, total=total)
+            if bar.disable and 10 * done // total > printed:
+                printed = 10 * done // total
+                print(f"  packing {source}: {done:,} of {total:,} steps", flush=True)
+
+        yield advance
+
+
+def print_prepared(prepared: Prepared, output: Path) -> None:
+    """Counts, what was done, what was left out and why, and how to go on."""
+    packed = prepared.packed
+    counts = ", ".join(f"{count:,} {split}" for split, count in packed.samples.items())
+    print(
+        f"{output}: {counts} images of {by(packed.image_shape)} pixels, {packed.channels} "
+        f"channel{'s' * (packed.channels > 1)} {packed.dtype}, {len(packed.classes)} classes, "
+        f"{mebibytes(output.stat().st_size)}"
+    )
+    for note in prepared.notes:
+        print(f"  {note}")
+    if prepared.skipped:
+        print(f"  {len(prepared.skipped)} files left out (all are named in /skipped of the packed file):")
+        for name in prepared.skipped[:SHOWN_FILES]:
+            print(f"    {name}")
+        if len(prepared.skipped) > SHOWN_FILES:
+            print(f"    and {len(prepared.skipped) - SHOWN_FILES} more")
+    grid = " ".join(["2"] * packed.dimensions)
+    print(f"train on it: mpirun -n 4 python -m ddhpc --data.file {output} --decomposition.grid {grid}")

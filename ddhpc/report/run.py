@@ -1,0 +1,132 @@
+"""The table of a run and the comparison of several, from their results files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+from rich.table import Table
+
+from ddhpc.config import Config
+from ddhpc.decomposition import extent
+from ddhpc.errors import InputError
+from ddhpc.problem import Problem
+from ddhpc.progress import console
+from ddhpc.report.numbers import by, duration, percent
+from ddhpc.results import FUSIONS, SPLITS, open_results, verify
+
+SHOWN_SPLITS = ("val", "test")
+
+
+def problem_line(problem: Problem) -> str:
+    """What is trained, in one line."""
+    packed, model = problem.packed, problem.config.model
+    samples = ", ".join(f"{packed.samples[split]:,} {split}" for split in SPLITS)
+    windows = sorted({extent(window) for window in problem.decomposition})
+    shown = by(windows[0]) if len(windows) == 1 else f"{by(windows[0])} to {by(windows[-1])}"
+    return (
+        f"{packed.path.name}: {samples} images of {by(packed.image_shape)} pixels, {packed.channels} "
+        f"channel{'s' * (packed.channels > 1)}, {len(packed.classes)} classes\n"
+        f"{problem.subdomains} subdomains ({by(problem.config.decomposition.grid)}, overlap "
+        f"{problem.config.decomposition.overlap}, windows {shown}): {model.name}, width {problem.width}, "
+        f"{problem.config.local.epochs} epochs"
+    )
+
+
+def print_run(run: Path) -> None:
+    """Verify a run and print its table; InputError if its file is not whole."""
+    problems = verify(run)
+    out = console()
+    with open_results(run) as file:
+        out.print()
+        out.print(_grid_table(file))
+        out.print(_fusion_table(file))
+        out.print(_time_table(file))
+        config = Config.from_yaml(file.attrs["config"])
+        parameters = file["local/parameters"][...]
+        out.print(
+            f"{config.model.name} of {parameters.max():,} parameters on each subdomain, {parameters.sum():,} on all; "
+            f"{file.attrs['ranks']} ranks on {file.attrs['cores']} cores, seed {file.attrs['seed']}"
+        )
+    out.print(f"run directory {run}  (python -m ddhpc inspect {run}; h5dump -n {run / 'results.h5'})", soft_wrap=True)
+    if problems:
+        raise InputError(f"{run}: the results file is damaged: {'; '.join(problems)}")
+
+
+def _grid_table(file: h5py.File) -> Table:
+    grid = tuple(int(parts) for parts in file["decomposition"].attrs["grid"])
+    table = Table(title="Accuracy of the local CNNs, val / test, laid out as the grid", title_justify="left")
+    accuracies = [100 * file[f"local/{split}/accuracy"][...].reshape(grid) for split in SHOWN_SPLITS]
+    rows = np.stack(accuracies, axis=-1).reshape(grid[0], -1, 2)
+    layers = rows.shape[1] // grid[1] if len(grid) > 1 else 1
+    for column in np.ndindex(grid[1:]):
+        header = f"layer {column[1]}, column {column[0]}" if len(grid) == 3 and layers > 1 else ""
+        table.add_column(header, justify="center")
+    for row in rows:
+        table.add_row(*(f"{val:.1f} / {test:.1f}" for val, test in row))
+    table.show_header = len(grid) == 3
+    return table
+
+
+def _fusion_table(file: h5py.File) -> Table:
+    table = Table(title="Accuracy of the final decision", title_justify="left")
+    for column in ("fusion", *SHOWN_SPLITS):
+        table.add_column(column, justify="left" if column == "fusion" else "right")
+    # The one subdomain a user could pick is the best on val; its test accuracy is then an honest one.
+    best = int(file["local/val/accuracy"][...].argmax())
+    if file["local/val/accuracy"].size > 1:
+        best_row = (percent(file[f"local/{split}/accuracy"][best]) for split in SHOWN_SPLITS)
+        table.add_row(f"best local CNN on val (subdomain {best})", *best_row)
+    for fusion in FUSIONS:
+        table.add_row(fusion, *(percent(file[f"fusion/{fusion}"].attrs[split]) for split in SHOWN_SPLITS))
+    return table
+
+
+def _time_table(file: h5py.File) -> Table:
+    timing = file["timing"].attrs
+    cpu = file["local/cpu_seconds"][...]
+    table = Table(title="Time", title_justify="left")
+    for column in ("phase", "wall", "CPU"):
+        table.add_column(column, justify="left" if column == "phase" else "right")
+    table.add_row("start-up (MPI, torch)", duration(timing["startup"]), "")
+    table.add_row("reading windows, slowest rank", duration(timing["read"]), "")
+    table.add_row("slowest local CNN", duration(timing["local_max"]), duration(cpu.max()))
+    table.add_row("all local CNNs together", duration(timing["local_sum"]), duration(cpu.sum()))
+    for phase, name in (
+        ("write", "writing local decisions"),
+        ("gather", "gathering them on rank 0"),
+        ("coarse", "coarse DNN and fusions"),
+        ("total", "whole run"),
+    ):
+        table.add_row(name, duration(timing[phase]), "")
+    return table
+
+
+def print_comparison(runs: list[Path]) -> None:
+    """Verify several runs and print a line for each; InputError if one is not whole."""
+    table = Table(title="Runs", title_justify="left")
+    columns = ("run", "data", "grid", "overlap", "network", "parameters", *FUSIONS, "slowest local", "total")
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("run", "data", "network") else "right")
+    damaged = []
+    for run in runs:
+        damaged += [f"{run}: {problem}" for problem in verify(run)]
+        with open_results(run) as file:
+            config = Config.from_yaml(file.attrs["config"])
+            parameters = file["local/parameters"][...]
+            table.add_row(
+                run.name,
+                Path(config.data.file).stem,
+                by(config.decomposition.grid),
+                str(config.decomposition.overlap),
+                config.model.name,
+                f"{parameters.sum():,}",
+                *(percent(file[f"fusion/{fusion}"].attrs["test"]) for fusion in FUSIONS),
+                f"{duration(file['timing'].attrs['local_max'])} ({duration(file['local/cpu_seconds'][...].max())} CPU)",
+                duration(file["timing"].attrs["total"]),
+            )
+    table.caption = "accuracy on test"
+    console().print(table)
+    if damaged:
+        raise InputError(f"damaged results: {'; '.join(damaged)}")

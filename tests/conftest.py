@@ -1,0 +1,66 @@
+"""What several test files need: small packed files of real structure, and the program under mpirun."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ddhpc.data import Split, write_packed
+
+SMALL = {"train": 96, "val": 30, "test": 33}
+
+
+def striped(samples: int, shape: tuple[int, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Three classes told by a bright band along one of the axes, or none, under noise."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.resize(np.arange(3), samples))
+    pixels = rng.integers(0, 120, (samples, 1, *shape))
+    for axis in range(2):
+        band = 120 * (np.arange(shape[axis]) % 4 == 0).reshape(-1, *[1] * (len(shape) - 1 - axis))
+        pixels[labels == axis] += band
+    return pixels.astype(np.uint8), labels
+
+
+def pack_small(path: Path, shape: tuple[int, ...] = (16, 14)) -> Path:
+    """A packed file of small striped images or volumes."""
+    splits = {}
+    for seed, (split, count) in enumerate(SMALL.items()):
+        pixels, labels = striped(count, shape, seed)
+        splits[split] = Split(labels=labels, ids=[f"{split}/{n}" for n in range(count)], images=pixels)
+    write_packed(
+        path,
+        classes=("rows", "columns", "none"),
+        splits=splits,
+        image_shape=shape,
+        channels=1,
+        dtype="uint8",
+        source="stripes for tests",
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Packed file of 16x14 images."""
+    return pack_small(tmp_path_factory.mktemp("packed") / "small.h5")
+
+
+@pytest.fixture(scope="session")
+def small_volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Packed file of 12x10x8 volumes."""
+    return pack_small(tmp_path_factory.mktemp("packed") / "volumes.h5", (12, 10, 8))
+
+
+def mpirun(ranks: int, *arguments: object, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """`mpirun -n RANKS python -m ddhpc ARGUMENTS` in a directory, one thread a rank; without mpirun for 0 ranks."""
+    launcher = ["mpirun", "-n", str(ranks)] if ranks else []
+    command = [*launcher, sys.executable, "-m", "ddhpc", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, cwd=cwd, timeout=timeout, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL
+    )

@@ -1,0 +1,118 @@
+"""Bad input through the real command line: one line from rank 0, exit code 2, all ranks end, nothing is damaged."""
+
+import os
+import re
+
+import h5py
+import numpy as np
+import pytest
+
+from tests.conftest import mpirun
+
+RANKS = pytest.mark.parametrize("ranks", [1, 4])
+
+
+def refused(completed, message):
+    """Exactly one line of ours on standard error, and exit code 2."""
+    lines = [line for line in completed.stderr.splitlines() if line.startswith("ddhpc: ")]
+    assert len(lines) == 1, completed.stderr
+    assert re.search(message, lines[0]), lines[0]
+    assert "Traceback" not in completed.stderr
+    assert completed.returncode == 2
+
+
+@RANKS
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--decomposition.gird", "2", "2"], "--decomposition.gird: unknown option, did you mean --decomposition.grid"),
+        (["--recipe", "nix"], "--recipe nix: no such recipe; there are .*fashion_mnist"),
+        (["--model.name", "resnett"], "resnett.*resnet"),
+        (["--config", "bad.yaml"], r"--config bad.yaml: .*overlp"),
+        (["--config", "absent.yaml"], "absent.yaml"),
+        (["--decomposition.grid", "2"], "--decomposition.grid 2: expected 2 numbers for images of 16x14"),
+        (["--decomposition.grid", "17", "1"], "--decomposition.grid 17 1: .*as many subdomains as pixels"),
+        (["--decomposition.grid", "0", "2"], "--decomposition.grid 0 2: expected numbers of at least 1"),
+        (["--decomposition.grid", "-2", "2"], "--decomposition.grid -2 2: expected numbers of at least 1"),
+        (["--decomposition.overlap", "-1"], "--decomposition.overlap -1: expected 0 or more pixels"),
+        (["--decomposition.overlap", "8"], "--decomposition.overlap 8: expected 0 to 7 pixels"),
+        (["--model.name", "vgg", "--model.depth", "19"], "too small.*smallest"),
+        (["--data.file", "absent.h5"], "--data.file absent.h5: no such file"),
+        (["--output", "/proc/run"], "cannot write /proc/run"),
+        (["--local.epochs", "many"], "--local.epochs: expected int. found many"),
+        (["stray"], "stray: unknown verb"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_command_line(arguments, message, ranks, small, tmp_path):
+    (tmp_path / "bad.yaml").write_text("decomposition: {grid: [2, 2], overlp: 3}\n")
+    given = arguments if "--config" in arguments or "--recipe" in arguments else ["--data.file", small, *arguments]
+    given = arguments if "--data.file" in arguments or arguments == ["stray"] else given
+    defaults = [] if {"--decomposition.grid", "stray"} & set(arguments) else ["--decomposition.grid", 2, 2]
+    refused(mpirun(ranks, *given, *defaults, cwd=tmp_path), message)
+    assert not (tmp_path / "runs").exists()
+
+
+def damaged(path, damage):
+    if damage == "truncated":
+        os.truncate(path, path.stat().st_size // 2)
+    elif damage == "not HDF5":
+        path.write_text("label,pixel\n")
+    else:
+        with h5py.File(path, "r+") as file:
+            if damage == "version":
+                file.attrs["format_version"] = 99
+            elif damage == "label out of range":
+                file["val/label"][3] = 7
+            elif damage == "class missing in train":
+                file["train/label"][...] = np.maximum(file["train/label"][...], 1)
+            elif damage == "one class":
+                del file["classes"]
+                file["classes"] = np.array([b"only"])
+                for split in ("train", "val", "test"):
+                    file[f"{split}/label"][...] = 0
+            elif damage == "NaN":
+                pixels = file["train/image"][...].astype(np.float32)
+                pixels[5, 0, 15, 13] = np.nan
+                del file["train/image"]
+                file["train/image"] = pixels
+
+
+@RANKS
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("truncated", "truncated"),
+        ("not HDF5", "HDF5"),
+        ("version", "99"),
+        ("label out of range", "7"),
+        ("class missing in train", "rows"),
+        ("one class", "class"),
+        ("NaN", "train/5"),
+    ],
+)
+def test_packed_file(damage, message, ranks, small, tmp_path):
+    file = tmp_path / "x.h5"
+    file.write_bytes(small.read_bytes())
+    damaged(file, damage)
+    before = file.read_bytes()
+    completed = mpirun(ranks, "--data.file", file, "--decomposition.grid", 2, 2, "--local.epochs", 1, cwd=tmp_path)
+    refused(completed, rf"x\.h5.*{message}")
+    assert file.read_bytes() == before
+    assert not list(tmp_path.glob("runs/*/results.h5"))
+
+
+def test_more_ranks_than_subdomains(small, tmp_path):
+    completed = mpirun(4, "--data.file", small, "--decomposition.grid", 2, 1, cwd=tmp_path)
+    refused(completed, "4 ranks for 2 subdomains: expected no more ranks than subdomains")
+
+
+@RANKS
+def test_a_finished_run_is_not_overwritten_unless_asked(ranks, small, tmp_path):
+    command = ["--data.file", small, "--decomposition.grid", 2, 2, "--local.epochs", 1, "--output", "run"]
+    assert mpirun(ranks, *command, cwd=tmp_path).returncode == 0
+    before = (tmp_path / "run/results.h5").read_bytes()
+    refused(mpirun(ranks, *command, cwd=tmp_path), "--output run: holds a finished run.*--overwrite")
+    assert (tmp_path / "run/results.h5").read_bytes() == before
+    assert mpirun(ranks, *command, "--overwrite", "--run.seed", 1, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "run/results.h5").read_bytes() != before

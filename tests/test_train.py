@@ -1,0 +1,186 @@
+"""The whole program under mpirun: the same bits for any number of ranks, and what a run leaves behind."""
+
+import os
+import subprocess
+import time
+
+import h5py
+import numpy as np
+import pytest
+
+from ddhpc.metrics import accuracy
+from ddhpc.results import verify
+from tests.conftest import mpirun
+
+OPTIONS = ["--local.epochs", 2, "--local.batch_size", 16, "--coarse.epochs", 5, "--model.global_width", 8]
+
+
+def run(ranks, file, cwd, *arguments, output="run"):
+    """A finished run's directory."""
+    completed = mpirun(ranks, "--data.file", file, *OPTIONS, "--output", output, *arguments, cwd=cwd)
+    assert completed.returncode == 0, completed.stderr
+    return cwd / output
+
+
+def decisions(directory):
+    with h5py.File(directory / "results.h5") as file:
+        names = [f"{level}/{split}/decision" for level in ("local", "coarse") for split in ("train", "val", "test")]
+        return {name: file[name][...] for name in [*names, "local/history/loss", "coarse/history/loss"]}
+
+
+def test_any_number_of_ranks_gives_the_same_bits(small, tmp_path):
+    arguments = ["--decomposition.grid", 2, 3, "--local.shift", 1, "--local.flip", "true", "--run.threads", 1]
+    expected = decisions(run(0, small, tmp_path, *arguments, output="run-0"))
+    for ranks in (1, 2, 3, 4, 6):
+        found = decisions(run(ranks, small, tmp_path, *arguments, output=f"run-{ranks}"))
+        for name, values in expected.items():
+            assert np.array_equal(values, found[name]), f"{name} with {ranks} ranks"
+
+
+def test_any_number_of_ranks_gives_the_same_bits_in_3d(small_volumes, tmp_path):
+    arguments = ["--decomposition.grid", 2, 1, 2, "--decomposition.overlap", 1, "--local.shift", 1, "--run.threads", 1]
+    expected = decisions(run(1, small_volumes, tmp_path, *arguments, output="run-1"))
+    found = decisions(run(4, small_volumes, tmp_path, *arguments, output="run-4"))
+    for name, values in expected.items():
+        assert np.array_equal(values, found[name]), name
+
+
+def test_another_seed_gives_other_bits(small, tmp_path):
+    seeds = [decisions(run(1, small, tmp_path, "--run.seed", seed, "--decomposition.grid", 2, 2, output=f"{seed}")) for seed in (0, 1)]
+    assert not np.array_equal(seeds[0]["local/val/decision"], seeds[1]["local/val/decision"])
+    local = seeds[0]["local/val/decision"]
+    assert not np.array_equal(local[0], local[1])
+
+
+def test_the_results_file_agrees_with_itself_and_the_data(small, tmp_path):
+    directory = run(2, small, tmp_path, "--decomposition.grid", 2, 2)
+    assert verify(directory) == []
+    with h5py.File(directory / "results.h5") as file, h5py.File(small) as packed:
+        for split in ("train", "val", "test"):
+            labels = packed[f"{split}/label"][...]
+            assert np.array_equal(file[f"samples/{split}/label"][...], labels)
+            assert np.array_equal(file[f"samples/{split}/id"].asstr()[...], packed[f"{split}/id"].asstr()[...])
+            local = file[f"local/{split}/decision"][...]
+            assert np.allclose(local.sum(axis=-1), 1, atol=1e-5)
+            assert np.array_equal(file[f"local/{split}/accuracy"][...], accuracy(local, labels))
+            assert file["fusion/mean"].attrs[split] == accuracy(local.mean(axis=0), labels)
+            assert file["fusion/dnn"].attrs[split] == accuracy(file[f"coarse/{split}/decision"][...], labels)
+        assert file.attrs["complete"]
+        assert file.attrs["ranks"] == 2
+        assert file["local/rank"][...].tolist() == [0, 0, 1, 1]
+        assert (file["local/history/seconds"][...] > 0).all()
+        assert (file["local/seconds"][...] >= file["local/history/seconds"][...].sum(axis=1)).all()
+        timing = file["timing"].attrs
+        assert timing["local_max"] == file["local/seconds"][...].max()
+        assert timing["total"] > timing["startup"] + timing["local_sum"] / 2
+        assert len(set(file["local/parameters"][...])) == 1
+
+
+def test_local_decisions_are_right_where_the_window_tells(small, tmp_path):
+    """Long enough training makes each subdomain tell the stripes apart on images it has not seen."""
+    directory = run(2, small, tmp_path, "--decomposition.grid", 2, 1, "--local.epochs", 12)
+    with h5py.File(directory / "results.h5") as file:
+        assert file["local/test/accuracy"][...].min() > 0.9
+        assert file["fusion/dnn"].attrs["test"] > 0.9
+
+
+def test_the_global_cnn_is_the_same_program(small, tmp_path):
+    directory = run(0, small, tmp_path, "--decomposition.grid", 1, 1)
+    with h5py.File(directory / "results.h5") as file:
+        assert file["local/val/decision"].shape == (1, 30, 3)
+        assert file["decomposition/upper"][0].tolist() == [16, 14]
+
+
+def test_each_run_gets_its_own_directory(small, tmp_path):
+    arguments = ["--data.file", small, *OPTIONS, "--decomposition.grid", 1, 2]
+    for _ in range(2):
+        completed = mpirun(0, *arguments, cwd=tmp_path)
+        assert completed.returncode == 0, completed.stderr
+    directories = sorted(path for path in (tmp_path / "runs").iterdir() if not path.is_symlink())
+    assert len(directories) == 2
+    assert all(verify(directory) == [] for directory in directories)
+    assert (tmp_path / "runs/latest").resolve() == directories[-1].resolve()
+    assert str((tmp_path / "runs/latest").readlink()) == directories[-1].name
+
+
+def test_the_table_is_printed_once_and_again_by_inspect(small, tmp_path):
+    completed = mpirun(2, "--data.file", small, *OPTIONS, "--decomposition.grid", 2, 2, "--output", "run", cwd=tmp_path)
+    out = completed.stdout
+    for text in ("Accuracy of the local CNNs", "mean", "vote", "dnn", "slowest local CNN", "gather", "coarse", "run directory run"):
+        assert text in out
+    assert out.count("Accuracy of the final decision") == 1
+    again = mpirun(0, "inspect", "run", cwd=tmp_path)
+    assert again.returncode == 0
+    assert again.stdout.strip() in out
+    assert mpirun(3, "inspect", "run", cwd=tmp_path).stdout.count("Accuracy of the final decision") == 1
+    compared = mpirun(0, "inspect", "run", "run", cwd=tmp_path)
+    assert compared.stdout.count("2x2") == 2
+
+
+def test_inspect_finds_damage(small, tmp_path):
+    directory = run(1, small, tmp_path, "--decomposition.grid", 1, 2)
+    with h5py.File(directory / "results.h5", "r+") as file:
+        file["local/test/decision"][0, 0, 0] = 0.123
+    completed = mpirun(0, "inspect", "run", cwd=tmp_path)
+    assert completed.returncode == 2
+    assert "/local/test/decision differs from its checksum" in completed.stderr
+
+
+FAULTY = """
+import os, time
+from torch import nn
+
+class Faulty(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.dense, self.steps = nn.LazyLinear(classes), 0
+
+    def forward(self, x):
+        self.steps += 1
+        if self.steps > 3 and os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK")) == "1":
+            {fault}
+        return self.dense(x.flatten(1))
+
+def faulty(*, channels, classes, dimensions, width, depth):
+    return Faulty(classes)
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "shown"),
+    [("raise RuntimeError('the GPU fell off')", "RuntimeError: the GPU fell off"), ("os.kill(os.getpid(), 9)", "signal 9")],
+)
+def test_a_rank_that_raises_or_is_killed_ends_the_job(fault, shown, small, tmp_path):
+    (tmp_path / "faulty.py").write_text(FAULTY.format(fault=fault))
+    arguments = ["--decomposition.grid", 2, 2, "--local.epochs", 500, "--model.name", "faulty:faulty"]
+    started = time.monotonic()
+    completed = mpirun(4, "--data.file", small, *OPTIONS[2:], *arguments, "--output", "run", cwd=tmp_path, timeout=60)
+    assert time.monotonic() - started < 45
+    assert completed.returncode not in (0, 2)
+    assert shown in completed.stderr
+    if "raise" in fault:
+        assert completed.stderr.count("error on rank 1") == 1
+    assert not (tmp_path / "run/results.h5").exists()
+
+
+def test_a_full_disk_is_noticed_before_training(small, tmp_path):
+    """On a real file system that is too small for the results."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", disk], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a file system needs root")
+    try:
+        completed = mpirun(2, "--data.file", small, *OPTIONS, "--decomposition.grid", 2, 2, "--output", disk / "run", cwd=tmp_path)
+        assert completed.returncode == 2
+        assert "results.h5.part: No space left on device" in completed.stderr
+        assert not os.path.exists(disk / "run/results.h5")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_help_needs_neither_torch_nor_mpi(tmp_path):
+    code = "import sys, ddhpc.cli; ddhpc.cli.main(['--help'], 0); sys.exit(any(m in sys.modules for m in ('torch', 'mpi4py')))"
+    completed = subprocess.run([os.sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert completed.returncode == 0
+    assert "usage: mpirun -n RANKS python -m ddhpc" in completed.stdout
