@@ -25,7 +25,11 @@ def main() -> None:
     except BrokenPipeError:
         os._exit(1)
     except Exception:
-        print(f"ddhpc: error on rank {runtime.launched_rank()}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+        print(
+            f"ddhpc: error on rank {runtime.launched_rank()}:\n{traceback.format_exc()}",
+            file=sys.stderr,
+            flush=True,
+        )
         abort(1)
     except KeyboardInterrupt:
         print(f"ddhpc: rank {runtime.launched_rank()} was interrupted", file=sys.stderr, flush=True)

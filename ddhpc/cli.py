@@ -107,7 +107,9 @@ def add_configuration(parser: ArgumentParser) -> None:
     parser.add_argument("--config", action="config", metavar="FILE.yaml", help="YAML file with sections as below")
     parser.add_argument("--recipe", metavar="NAME", help=f"a configuration that ships: {', '.join(recipe_names())}")
     parser.add_argument(
-        "--print_config", action="store_true", help="print the resolved configuration as YAML and do nothing else"
+        "--print_config",
+        action="store_true",
+        help="print the resolved configuration as YAML and do nothing else",
     )
     for name, section in SECTIONS.items():
         parser.add_class_arguments(section, name)
@@ -147,7 +149,12 @@ def configure(argv: list[str], parser: ArgumentParser) -> Command:
 def train_parser() -> ArgumentParser:
     """The options of the verb train."""
     options = parser("train", "Train a local CNN on the subdomain of each rank, then the coarse DNN on rank 0.")
-    options.add_argument("--output", metavar="DIR", default=None, help="run directory; without it each run gets a new one under runs/")
+    options.add_argument(
+        "--output",
+        metavar="DIR",
+        default=None,
+        help="run directory; without it each run gets a new one under runs/",
+    )
     options.add_argument("--overwrite", action="store_true", help="replace the finished run in --output")
     add_configuration(options)
     return options
@@ -171,7 +178,8 @@ def train(argv: list[str], started: float) -> None:
     problem = runtime.together(comm, partial(open_problem, command.config))
     place = runtime.together(comm, partial(runtime.place, comm, command.config.run))
     output = runtime.together(
-        comm, lambda: run_directory(command.name, command.options.output, command.options.overwrite, comm.rank)
+        comm,
+        lambda: run_directory(command.name, command.options.output, command.options.overwrite, comm.rank),
     )
     directory = Path(runtime.broadcast_text(comm, output))
     say(f"{problem_line(problem)}\n{place.line(comm.size)}\nrun directory {directory}")
@@ -220,7 +228,10 @@ def prepare_images(argv: list[str]) -> None:
     options.add_argument("--output", required=True, metavar="FILE.h5", help="packed file to write")
     options.add_argument("--size", type=tuple[int, int], required=True, metavar="H W", help="pixels of a packed image")
     options.add_argument(
-        "--resize", choices=("crop", "stretch"), default="crop", help="crop: shorter side to size, centre cut out"
+        "--resize",
+        choices=("crop", "stretch"),
+        default="crop",
+        help="crop: shorter side to size, centre cut out",
     )
     options.add_argument("--val-fraction", type=float, default=0.15, help="share drawn as val where there is none")
     options.add_argument("--test-fraction", type=float, default=0.15, help="share drawn as test where there is none")
@@ -317,5 +328,9 @@ def _one_line(message: str) -> str:
     message = re.sub(r'Parser key "([^"]+)":', r"--\1:", message)
     message = re.sub(r"<class '(\w+)'>", r"\1", message)
     message = re.sub(r"typing\.Literal\[([^\]]*)\]", r"one of \1", message)
-    message = re.sub(r"Does not validate against .*? Errors: - (.*) - (.*) Given value type: .*? Given value:", r"\1 or \2. Got value:", message)
+    message = re.sub(
+        r"Does not validate against .*? Errors: - (.*) - (.*) Given value type: .*? Given value:",
+        r"\1 or \2. Got value:",
+        message,
+    )
     return message.replace("Expected a ", "expected ").replace("Got value:", "found")

@@ -17,7 +17,7 @@ Decisions = Mapping[str, np.ndarray]
 
 def mean(local: np.ndarray) -> np.ndarray:
     """Average probability of the local decisions [N, S, K]: final decisions [S, K]."""
-    return local.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return np.asarray(local.mean(axis=0, dtype=np.float64), np.float32)
 
 
 def vote(local: np.ndarray) -> np.ndarray:
@@ -27,7 +27,7 @@ def vote(local: np.ndarray) -> np.ndarray:
     """
     subdomains, _, classes = local.shape
     votes = np.eye(classes, dtype=np.float32)[local.argmax(axis=2)].sum(axis=0)
-    return (votes + mean(local) / 2) / (subdomains + 0.5)
+    return np.asarray((votes + mean(local) / 2) / (subdomains + 0.5))
 
 
 def train_dnn(

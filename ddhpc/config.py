@@ -105,7 +105,12 @@ class Local:
         _require(self.learning_rate > 0, "local.learning_rate", self.learning_rate, "a rate above 0")
         _require(0 <= self.momentum < 1, "local.momentum", self.momentum, "0 <= momentum < 1")
         _require(self.weight_decay >= 0, "local.weight_decay", self.weight_decay, "0 or more")
-        _require(0 <= self.label_smoothing < 1, "local.label_smoothing", self.label_smoothing, "a share from 0 to below 1")
+        _require(
+            0 <= self.label_smoothing < 1,
+            "local.label_smoothing",
+            self.label_smoothing,
+            "a share from 0 to below 1",
+        )
         _require(self.shift >= 0, "local.shift", self.shift, "0 or more pixels")
 
 

@@ -27,7 +27,10 @@ def block(size: int, parts: int, index: int) -> tuple[int, int]:
 
 
 def owned(subdomains: int, ranks: int, rank: int) -> range:
-    """The subdomains that `rank` owns: consecutive ones, shared out evenly; InputError with more ranks than subdomains."""
+    """The subdomains that `rank` owns: consecutive ones, shared out evenly.
+
+    InputError with more ranks than subdomains.
+    """
     if ranks > subdomains:
         raise InputError(
             f"{ranks} ranks for {subdomains} subdomain{'s' * (subdomains != 1)}: expected no more ranks than "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -59,9 +59,7 @@ def channels_last(ndim: int) -> torch.memory_format:
     return torch.channels_last if ndim == 4 else torch.channels_last_3d
 
 
-def to_device(
-    pixels: np.ndarray, core: tuple[slice, ...], mean: np.ndarray, std: np.ndarray, device: str
-) -> Images:
+def to_device(pixels: np.ndarray, core: tuple[slice, ...], mean: np.ndarray, std: np.ndarray, device: str) -> Images:
     """Images from [S, C, *padded] of any real dtype and [C] statistics; integers stay integers on the device."""
     channel = (-1,) + (1,) * (pixels.ndim - 2)
     return Images(
@@ -158,19 +156,19 @@ def train_local(cnn: nn.Module, images: Images, labels: np.ndarray, config: Loca
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-            history_rate = rate.get_last_lr()[0]
+            used_rate = float(rate.get_last_lr()[0])
             rate.step()
             total_loss += loss.detach()
             right += (logits.argmax(1) == target[batch]).sum()
             on_step((epoch + number / batches) / config.epochs, history.accuracy[-1] if epoch else float("nan"))
         history.loss.append(total_loss.item() / batches)
         history.accuracy.append(right.item() / (batches * batch_size))
-        history.learning_rate.append(history_rate)
+        history.learning_rate.append(used_rate)
         history.seconds.append(time.perf_counter() - started)
         if not np.isfinite(history.loss[-1]):
             raise InputError(
-                f"--local.learning_rate {config.learning_rate}: the loss is not finite after epoch {epoch + 1}; expected "
-                "a rate at which training converges, try a tenth"
+                f"--local.learning_rate {config.learning_rate}: the loss is not finite after epoch {epoch + 1}; "
+                "expected a rate at which training converges, try a tenth"
             )
     return history
 
@@ -180,18 +178,9 @@ def local_decisions(cnn: nn.Module, images: Images, precision: str) -> np.ndarra
     """The local decisions for the windows of a split: class probabilities [S, K] float32."""
     cnn.eval()
     decisions = []
-    for pixels in images.pixels[:, :, *images.core].split(DECISION_BATCH):
+    windows = images.pixels[(slice(None), slice(None), *images.core)]
+    for pixels in windows.split(DECISION_BATCH):
         with autocast(precision, pixels.device.type):
             logits = cnn(images.normalised(pixels))
         decisions.append(logits.float().softmax(1).cpu())
     return torch.cat(decisions).numpy()
-
-
-def accuracy(decisions: np.ndarray, labels: np.ndarray) -> float:
-    """Share of samples whose most probable class in [S, K] is their label in [S]."""
-    return float((decisions.argmax(-1) == labels).mean())
-
-
-def accuracies(decisions: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Accuracy of the decisions of every split."""
-    return {split: accuracy(decisions[split], labels[split]) for split in decisions}

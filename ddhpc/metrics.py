@@ -15,4 +15,5 @@ def accuracy(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Returns:
         [...] float64, a scalar array for final decisions [S, K].
     """
-    return (decisions.argmax(-1) == labels).mean(-1)
+    right: np.ndarray = decisions.argmax(-1) == labels
+    return np.asarray(right.mean(-1))

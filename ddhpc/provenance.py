@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 
-def layout(
-    problem: Problem, labels: Mapping[str, np.ndarray], comm: MPI.Comm, place: runtime.Place
-) -> results.Layout:
+def layout(problem: Problem, labels: Mapping[str, np.ndarray], comm: MPI.Comm, place: runtime.Place) -> results.Layout:
     """Metadata and sizes of the results file; collective, since hosts and devices come from all ranks."""
     from mpi4py import MPI
 
     config, packed = problem.config, problem.packed
     hosts = runtime.gather(comm, results.text([place.host], results.DEVICE_BYTES), comm.size)
-    devices = runtime.gather(comm, results.text([f"{place.device} {place.device_name}"], results.DEVICE_BYTES), comm.size)
+    devices = runtime.gather(
+        comm, results.text([f"{place.device} {place.device_name}"], results.DEVICE_BYTES), comm.size
+    )
     attributes = {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "ddhpc_version": ddhpc.__version__,

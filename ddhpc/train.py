@@ -88,9 +88,7 @@ def train(problem: Problem, directory: Path, comm: MPI.Comm, place: runtime.Plac
             **{phase: clock.seconds[phase] for phase in ("write", "gather", "coarse")},
             "total": startup + clock.elapsed(),
         }
-        results.finish(
-            directory, local=gathered, fusions=fusions, labels=labels, coarse_history=history, timing=timing
-        )
+        results.finish(directory, local=gathered, fusions=fusions, labels=labels, coarse_history=history, timing=timing)
 
     runtime.together(comm, solve_coarse)
 
@@ -116,7 +114,8 @@ def solve_local(
             images[split] = to_device(packed.read(split, grown), core, packed.mean, packed.std, place.device)
 
     started, cpu_started = time.perf_counter(), time.process_time()
-    cnn = problem.local_cnn(subdomain).to(place.device, memory_format=channels_last(images["train"].pixels.ndim))
+    cnn = problem.local_cnn(subdomain).to(place.device)
+    cnn = cnn.to(memory_format=channels_last(images["train"].pixels.ndim))
     history = train_local(cnn, images["train"], labels["train"], config, on_step)
     decisions = {split: local_decisions(cnn, images[split], config.precision) for split in SPLITS}
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
@@ -126,10 +125,10 @@ def solve_local(
         **{f"{split}/decision": decisions[split] for split in SPLITS},
         **{f"{split}/accuracy": accuracy(decisions[split], labels[split]) for split in SPLITS},
         **{f"history/{name}": np.array(values) for name, values in vars(history).items()},
-        "parameters": np.int64(parameters(cnn)),
-        "seconds": np.float64(seconds),
-        "cpu_seconds": np.float64(cpu_seconds),
-        "peak_memory_bytes": np.int64(peak or 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss),
+        "parameters": np.array(parameters(cnn)),
+        "seconds": np.array(seconds),
+        "cpu_seconds": np.array(cpu_seconds),
+        "peak_memory_bytes": np.array(peak or 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss),
     }
 
 
@@ -142,6 +141,7 @@ class Clock:
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
+        """Add the seconds of the `with` block to a phase."""
         started = time.perf_counter()
         yield
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - started

@@ -62,5 +62,11 @@ def mpirun(ranks: int, *arguments: object, cwd: Path, timeout: float = 120) -> s
     command = [*launcher, sys.executable, "-m", "ddhpc", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        command, cwd=cwd, timeout=timeout, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL
+        command,
+        cwd=cwd,
+        timeout=timeout,
+        capture_output=True,
+        text=True,
+        env=environment,
+        stdin=subprocess.DEVNULL,
     )

@@ -25,7 +25,10 @@ def refused(completed, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--decomposition.gird", "2", "2"], "--decomposition.gird: unknown option, did you mean --decomposition.grid"),
+        (
+            ["--decomposition.gird", "2", "2"],
+            "--decomposition.gird: unknown option, did you mean --decomposition.grid",
+        ),
         (["--recipe", "nix"], "--recipe nix: no such recipe; there are .*fashion_mnist"),
         (["--model.name", "resnett"], "resnett.*resnet"),
         (["--config", "bad.yaml"], r"--config bad.yaml: .*overlp"),

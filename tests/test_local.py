@@ -29,7 +29,12 @@ def stripes(samples=256, seed=0):
 def small_cnn():
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)
+        nn.Conv2d(1, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 2),
     )
 
 
@@ -101,7 +106,10 @@ def test_shifts_show_real_pixels_and_repeat_the_edge_of_the_image(shape):
                 if np.array_equal(
                     window,
                     padded[image][
-                        (slice(None), *(slice(s.start + o, s.stop + o) for s, o in zip(core, offset, strict=True)))
+                        (
+                            slice(None),
+                            *(slice(s.start + o, s.stop + o) for s, o in zip(core, offset, strict=True)),
+                        )
                     ],
                 )
             ]

@@ -38,7 +38,18 @@ def test_any_number_of_ranks_gives_the_same_bits(small, tmp_path):
 
 
 def test_any_number_of_ranks_gives_the_same_bits_in_3d(small_volumes, tmp_path):
-    arguments = ["--decomposition.grid", 2, 1, 2, "--decomposition.overlap", 1, "--local.shift", 1, "--run.threads", 1]
+    arguments = [
+        "--decomposition.grid",
+        2,
+        1,
+        2,
+        "--decomposition.overlap",
+        1,
+        "--local.shift",
+        1,
+        "--run.threads",
+        1,
+    ]
     expected = decisions(run(1, small_volumes, tmp_path, *arguments, output="run-1"))
     found = decisions(run(4, small_volumes, tmp_path, *arguments, output="run-4"))
     for name, values in expected.items():
@@ -46,7 +57,10 @@ def test_any_number_of_ranks_gives_the_same_bits_in_3d(small_volumes, tmp_path):
 
 
 def test_another_seed_gives_other_bits(small, tmp_path):
-    seeds = [decisions(run(1, small, tmp_path, "--run.seed", seed, "--decomposition.grid", 2, 2, output=f"{seed}")) for seed in (0, 1)]
+    seeds = [
+        decisions(run(1, small, tmp_path, "--run.seed", seed, "--decomposition.grid", 2, 2, output=f"{seed}"))
+        for seed in (0, 1)
+    ]
     assert not np.array_equal(seeds[0]["local/val/decision"], seeds[1]["local/val/decision"])
     local = seeds[0]["local/val/decision"]
     assert not np.array_equal(local[0], local[1])
@@ -106,7 +120,16 @@ def test_each_run_gets_its_own_directory(small, tmp_path):
 def test_the_table_is_printed_once_and_again_by_inspect(small, tmp_path):
     completed = mpirun(2, "--data.file", small, *OPTIONS, "--decomposition.grid", 2, 2, "--output", "run", cwd=tmp_path)
     out = completed.stdout
-    for text in ("Accuracy of the local CNNs", "mean", "vote", "dnn", "slowest local CNN", "gather", "coarse", "run directory run"):
+    for text in (
+        "Accuracy of the local CNNs",
+        "mean",
+        "vote",
+        "dnn",
+        "slowest local CNN",
+        "gather",
+        "coarse",
+        "run directory run",
+    ):
         assert text in out
     assert out.count("Accuracy of the final decision") == 1
     again = mpirun(0, "inspect", "run", cwd=tmp_path)
@@ -148,7 +171,10 @@ def faulty(*, channels, classes, dimensions, width, depth):
 
 @pytest.mark.parametrize(
     ("fault", "shown"),
-    [("raise RuntimeError('the GPU fell off')", "RuntimeError: the GPU fell off"), ("os.kill(os.getpid(), 9)", "signal 9")],
+    [
+        ("raise RuntimeError('the GPU fell off')", "RuntimeError: the GPU fell off"),
+        ("os.kill(os.getpid(), 9)", "signal 9"),
+    ],
 )
 def test_a_rank_that_raises_or_is_killed_ends_the_job(fault, shown, small, tmp_path):
     (tmp_path / "faulty.py").write_text(FAULTY.format(fault=fault))
@@ -171,7 +197,18 @@ def test_a_full_disk_is_noticed_before_training(small, tmp_path):
     if mounted.returncode != 0:
         pytest.skip("mounting a file system needs root")
     try:
-        completed = mpirun(2, "--data.file", small, *OPTIONS, "--decomposition.grid", 2, 2, "--output", disk / "run", cwd=tmp_path)
+        completed = mpirun(
+            2,
+            "--data.file",
+            small,
+            *OPTIONS,
+            "--decomposition.grid",
+            2,
+            2,
+            "--output",
+            disk / "run",
+            cwd=tmp_path,
+        )
         assert completed.returncode == 2
         assert "results.h5.part: No space left on device" in completed.stderr
         assert not os.path.exists(disk / "run/results.h5")
@@ -180,7 +217,7 @@ def test_a_full_disk_is_noticed_before_training(small, tmp_path):
 
 
 def test_help_needs_neither_torch_nor_mpi(tmp_path):
-    code = "import sys, ddhpc.cli; ddhpc.cli.main(['--help'], 0); sys.exit(any(m in sys.modules for m in ('torch', 'mpi4py')))"
+    code = "import sys, ddhpc.cli; ddhpc.cli.main(['--help'], 0); sys.exit(bool({'torch', 'mpi4py'} & set(sys.modules)))"
     completed = subprocess.run([os.sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert completed.returncode == 0
     assert "usage: mpirun -n RANKS python -m ddhpc" in completed.stdout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 
 import torch
 from rich.table import Table
@@ -117,5 +116,4 @@ def print_plan(problem: Problem, ranks: int | None) -> None:
     if max(ranks, problem.subdomains) > SHOWN_ROWS:
         out.print(f"(the first {SHOWN_ROWS} of {problem.subdomains} subdomains and {ranks} ranks)")
     results = sum(problem.packed.samples.values()) * len(problem.packed.classes) * 4 * (problem.subdomains + 1)
-    out.print(f"images of {by(problem.packed.image_shape)} are {prod(problem.packed.image_shape):,} pixels; results file about {mebibytes(results)}")
-
+    out.print(f"results file about {mebibytes(results)}")

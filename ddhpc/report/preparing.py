@@ -18,7 +18,12 @@ SHOWN_FILES = 20
 @contextmanager
 def packing(source: str) -> Iterator[Callable[[int, int], None]]:
     """A callback (done, total) that moves a progress bar on a terminal, and prints every tenth in a log."""
-    columns = (TextColumn("packing {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("packing {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console(), disable=not is_terminal(), transient=True) as bar:
         task = bar.add_task(source)
         printed = 0
@@ -46,8 +51,8 @@ def print_prepared(prepared: Prepared, output: Path) -> None:
         print(f"  {note}")
     if prepared.skipped:
         print(f"  {len(prepared.skipped)} files left out (all are named in /skipped of the packed file):")
-        for name in prepared.skipped[:SHOWN_FILES]:
-            print(f"    {name}")
+        for name, reason in list(prepared.skipped.items())[:SHOWN_FILES]:
+            print(f"    {name}: {reason}")
         if len(prepared.skipped) > SHOWN_FILES:
             print(f"    and {len(prepared.skipped) - SHOWN_FILES} more")
     grid = " ".join(["2"] * packed.dimensions)

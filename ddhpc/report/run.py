@@ -49,7 +49,10 @@ def print_run(run: Path) -> None:
             f"{config.model.name} of {parameters.max():,} parameters on each subdomain, {parameters.sum():,} on all; "
             f"{file.attrs['ranks']} ranks on {file.attrs['cores']} cores, seed {file.attrs['seed']}"
         )
-    out.print(f"run directory {run}  (python -m ddhpc inspect {run}; h5dump -n {run / 'results.h5'})", soft_wrap=True)
+    out.print(
+        f"run directory {run}  (python -m ddhpc inspect {run}; h5dump -n {run / 'results.h5'})",
+        soft_wrap=True,
+    )
     if problems:
         raise InputError(f"{run}: the results file is damaged: {'; '.join(problems)}")
 

@@ -119,7 +119,9 @@ def test_parallel_and_serial_writing_give_the_same_file(comm, directory, monkeyp
     comm.Barrier()
     write(comm, serial)
     if comm.rank == 0:
-        subprocess.run(["h5diff", "-v", directory / "results.h5", serial / "results.h5"], check=True, capture_output=True)
+        subprocess.run(
+            ["h5diff", "-v", directory / "results.h5", serial / "results.h5"], check=True, capture_output=True
+        )
         assert (directory / "results.h5").read_bytes() == (serial / "results.h5").read_bytes()
     comm.Barrier()
 
@@ -137,7 +139,13 @@ def test_any_hdf5_tool_reads_it(comm, directory):
         found = dump.split("(2,0,0):")[1].split("\n")[0].split(",")
         assert np.allclose([float(value) for value in found], expected, atol=1e-6)
         listing = subprocess.run(["h5ls", "-r", directory / "results.h5"], check=True, capture_output=True, text=True)
-        for name in ("/local/train/decision", "/coarse/test/decision", "/fusion/vote", "/timing", "/subdomain"):
+        for name in (
+            "/local/train/decision",
+            "/coarse/test/decision",
+            "/fusion/vote",
+            "/timing",
+            "/subdomain",
+        ):
             assert name in listing.stdout
         with h5py.File(directory / "results.h5") as file:
             dataset = file["local/train/decision"]

@@ -1,0 +1,37 @@
+"""The chunks of a packed file: small in space and long over samples. Pure."""
+
+from __future__ import annotations
+
+import math
+
+CHUNK_BYTES = 256 * 2**10
+SMALL_CHUNK_BYTES = 32 * 2**10
+ROW_BYTES = 256 * 10**6
+
+
+def choose_chunks(image_shape: tuple[int, ...], channels: int, itemsize: int) -> tuple[int, ...]:
+    """Chunk shape (samples, C, *edges): about 256 KiB, and a row of chunks at most 256 MB.
+
+    A row is as many whole images as a chunk has samples, what the writer holds in memory. Edges are 4 pixels
+    for images below 64 pixels, else 8. They grow where images are so large that the limit on the row would
+    leave chunks below 32 KiB, of which a file would hold millions.
+    """
+    row = max(1, ROW_BYTES // (channels * math.prod(image_shape) * itemsize))
+    edge = 4 if max(image_shape) < 64 else 8
+    while True:
+        edges = tuple(min(edge, size) for size in image_shape)
+        sample = channels * math.prod(edges) * itemsize
+        samples = min(row, max(1, CHUNK_BYTES // sample))
+        if samples * sample >= SMALL_CHUNK_BYTES or edge >= max(image_shape):
+            return (samples, channels, *edges)
+        edge *= 2
+
+
+def read_amplification(window: tuple[slice, ...], chunk_shape: tuple[int, ...], image_shape: tuple[int, ...]) -> float:
+    """Pixels in the chunks that a window meets over pixels in the window, 1 at best; all spatial."""
+    amplification = 1.0
+    for axis, edge, size in zip(window, chunk_shape, image_shape, strict=True):
+        lower, upper, _ = axis.indices(size)
+        touched = min(math.ceil(upper / edge) * edge, size) - lower // edge * edge
+        amplification *= touched / (upper - lower)
+    return amplification

@@ -1,0 +1,99 @@
+"""From listed samples to splits: given or drawn, a patient in one of them, without copies. Pure.
+
+Samples are indices into parallel sequences, so that images and volumes are divided by the same functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from ddhpc.data.packed import SPLITS
+from ddhpc.data.splits import stratified
+from ddhpc.errors import InputError
+
+Item = TypeVar("Item")
+Divided = dict[str, list[int]]
+"""Ascending indices of the samples of each split."""
+
+
+def check_drawing(val_fraction: float, test_fraction: float, seed: int) -> None:
+    """Raises InputError, naming the option, where splits cannot be drawn with these."""
+    for name, part in (("val", val_fraction), ("test", test_fraction)):
+        if not 0 < part < 1:
+            raise InputError(f"--{name}-fraction {part}: expected a number between 0 and 1")
+    if val_fraction + test_fraction >= 1:
+        both = f"--val-fraction {val_fraction} --test-fraction {test_fraction}"
+        raise InputError(f"{both}: leave nothing to train on; expected a sum below 1")
+    if seed < 0:
+        raise InputError(f"--seed {seed}: expected 0 or more")
+
+
+def divide(
+    given: Sequence[str],
+    labels: np.ndarray,
+    owners: Sequence[str],
+    missing: Mapping[str, float],
+    seed: int,
+    classes: Sequence[str],
+) -> Divided:
+    """Keeps given splits and draws each missing one, a fraction of what is given as "train" or "".
+
+    `given`, `labels` and `owners` describe S samples. All samples of an owner (a patient, or the sample itself)
+    stay together; owners are drawn by class, the rarest of theirs. Raises InputError, naming the class, where
+    none would be left to train on.
+    """
+    pool = [i for i, split in enumerate(given) if split in ("", "train")]
+    divided = {name: [i for i, split in enumerate(given) if split == name] for name in SPLITS}
+    if not missing:
+        return {**divided, "train": pool}
+    number = {owner: n for n, owner in enumerate(dict.fromkeys(owners[i] for i in pool))}
+    frequency = np.bincount(labels)
+    label = np.empty(len(number), np.int64)
+    for i in sorted(pool, key=lambda i: -frequency[labels[i]]):
+        label[number[owners[i]]] = labels[i]
+    present, stratum = np.unique(label, return_inverse=True)
+    drawn = stratified(stratum, missing, seed, [classes[n] for n in present])
+    split_of = {n: name for name, members in drawn.items() for n in members.tolist()}
+    return divided | {name: [i for i in pool if split_of[number[owners[i]]] == name] for name in drawn}
+
+
+def drop_copies(divided: Divided, ids: Sequence[str], checksums: Sequence[bytes]) -> tuple[Divided, dict[str, str]]:
+    """Leaves out copies of samples of earlier splits, which would make accuracy look better than it is.
+
+    Gives what is kept, and the reason for each id left out.
+    """
+    kept: Divided = {}
+    copies: dict[str, str] = {}
+    earlier: dict[bytes, str] = {}
+    for name, members in divided.items():
+        originals = {i: earlier.get(checksums[i]) for i in members}
+        kept[name] = [i for i, original in originals.items() if original is None]
+        copies |= {ids[i]: f"copy of {original}" for i, original in originals.items() if original}
+        earlier |= {checksums[i]: ids[i] for i in kept[name]}
+    return kept, copies
+
+
+def check_patients(divided: Divided, ids: Sequence[str], patients: Sequence[str]) -> None:
+    """Raises InputError, naming the patient and the samples, where a patient is in more than one split.
+
+    An empty name is nobody.
+    """
+    home: dict[str, tuple[str, str]] = {}
+    for split, members in divided.items():
+        for i in members:
+            other, sample = home.setdefault(patients[i], (split, ids[i]))
+            if patients[i] and other != split:
+                raise InputError(
+                    f"patient {patients[i]!r} is in {other} ({sample}) and in {split} ({ids[i]}); expected each "
+                    f"patient in one split, or --allow-shared-patients"
+                )
+
+
+def counted(items: Iterable[Item], progress: Callable[[int, int], None], start: int, total: int) -> Iterator[Item]:
+    """The items; after each one `progress` is told the steps done, from `start` on, and their total."""
+    for done, item in enumerate(items, start + 1):
+        yield item
+        progress(done, total)

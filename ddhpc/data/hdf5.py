@@ -1,0 +1,80 @@
+"""HDF5 files that are read without locks, appear whole or not at all, and hold strings of fixed length."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from ddhpc.errors import InputError
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[h5py.File]:
+    """Opens a file read-only, without a lock, since parallel file systems may not offer any.
+
+    Raises InputError, naming the file, where it or something asked of it is missing or damaged.
+    """
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {_reason(error)}; expected an intact HDF5 file") from error
+
+
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Raises InputError, naming --output, where no file can take the path; one there needs `overwrite`."""
+    if path.is_dir():
+        raise InputError(f"--output {path}: is a directory; expected the name of a file")
+    if not path.parent.is_dir():
+        raise InputError(f"--output {path}: there is no directory {path.parent}; create it first")
+    if path.exists() and not overwrite:
+        raise InputError(f"--output {path}: exists; choose another name, or --overwrite to replace it")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[h5py.File]:
+    """Creates a file beside the path, ending in `.part`, that takes the path once it is whole and synced.
+
+    Raises InputError, naming the option --output, where the file system refuses.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        with h5py.File(part, "w", locking=False) as file:
+            yield file
+        _sync(part)
+        os.replace(part, path)
+        _sync(path.parent)
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"--output {path}: cannot be written: {_reason(error)}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def encoded(texts: Sequence[str]) -> np.ndarray:
+    """Strings as fixed-length UTF-8 [n], which every HDF5 library and MPI program can read."""
+    data = [text.encode() for text in texts]
+    return np.array(data, dtype=h5py.string_dtype("utf-8", max([1, *map(len, data)])))
+
+
+def decoded(stored: h5py.Dataset) -> list[str]:
+    """The strings of a dataset of fixed-length UTF-8 [n]."""
+    return [text.decode() for text in stored[...].tolist()]
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return " ".join(str(error).split()).strip("'\"")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,196 @@
+"""Source of packed files: a folder of images with one sub-folder a class.
+
+The EXIF orientation of an image is applied and transparency is laid on white. Images become RGB of 8 bits if
+any of them has colour, else grey of 8 bits, or of 16 bits (uint16) if any of them has more than 8. They are
+resized with antialiasing. Of several frames the first counts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from PIL import UnidentifiedImageError
+
+from ddhpc.data.decode import Facts, Mode, Resize, common_mode, endings, examine, pixels
+from ddhpc.data.folders import File, scan
+from ddhpc.data.hdf5 import check_output
+from ddhpc.data.packed import SPLITS, Packed, Split, write_packed
+from ddhpc.data.splits import stratified
+from ddhpc.errors import InputError
+
+Progress = Callable[[int, int], None]
+"""Called with the steps done and their total, which may shrink."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What became of a folder of images."""
+
+    packed: Packed
+    notes: tuple[str, ...]
+    """What was done, a sentence each."""
+    skipped: Mapping[str, str]
+    """Relative path and reason of each file left out."""
+
+
+def prepare_images(
+    folder: Path | str,
+    output: Path | str,
+    *,
+    size: tuple[int, int],
+    resize: Resize = "crop",
+    val_fraction: float = 0.15,
+    test_fraction: float = 0.15,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Prepared:
+    """Packs a folder of images, `<class>/*` or `train|val|test/<class>/*`; classes are in order of name.
+
+    `size` is (height, width) in pixels. "crop" scales an image to cover it and cuts out the centre, "stretch"
+    ignores the aspect. A split without images is drawn from the training images of each class by its
+    fraction. Files that are unreadable or no images, and copies of images of an earlier split, are left out
+    and named in the result. Progress counts every file twice: decoded, then packed.
+
+    Raises InputError for bad options, an output that exists, and a folder without two classes that both have
+    training images.
+    """
+    folder, output = Path(folder), Path(output)
+    _check_options(size, resize, val_fraction, test_fraction, seed)
+    check_output(output, overwrite=overwrite)
+
+    listed = scan(folder, endings())
+    facts, damaged = _examine(listed.files, progress)
+    skipped = {**listed.skipped, **damaged}
+    trained = {file.label for file in facts if file.split in ("", "train")}
+    for label, name in enumerate(listed.classes):
+        if label not in trained:
+            lost = next((f"; {path}: {reason}" for path, reason in skipped.items() if name in path.split("/")), "")
+            raise InputError(f"{folder}: class {name!r} has no training images; expected at least one{lost}")
+
+    fractions = {"val": val_fraction, "test": test_fraction}
+    missing = {name: part for name, part in fractions.items() if all(file.split != name for file in facts)}
+    divided, copies = _drop_copies(_divide(list(facts), missing, seed, listed.classes), facts)
+    skipped = dict(sorted({**skipped, **copies}.items()))
+    mode = common_mode({fact.mode for fact in facts.values()})
+    left_out = Counter(listed.skipped.values())
+    left_out += {
+        "unreadable or not an image": len(damaged),
+        "copy of an image of an earlier split": len(copies),
+    }
+    notes = _conversions(list(facts.values()), mode, size, resize)
+    notes += [f"{name}: {part:.0%} of each class in train, seed {seed}" for name, part in missing.items()]
+    notes += [f"{count} files left out: {reason}" for reason, count in left_out.most_common()]
+
+    start = len(listed.files)
+    total = start + sum(map(len, divided.values()))
+    splits = {}
+    for name, files in divided.items():
+        splits[name] = Split(
+            labels=np.array([file.label for file in files], np.int64),
+            ids=[file.id for file in files],
+            images=_load(_counted(files, progress, start, total), mode, size, resize),
+        )
+        start += len(files)
+    packed = write_packed(
+        output,
+        classes=listed.classes,
+        splits=splits,
+        image_shape=size,
+        channels=3 if mode == "colour" else 1,
+        dtype="uint16" if mode == "16-bit grey" else "uint8",
+        source=f"images of {folder.absolute().name}: {'; '.join(notes)}",
+        skipped=[f"{path}: {reason}" for path, reason in skipped.items()],
+        overwrite=overwrite,
+    )
+    return Prepared(packed=packed, notes=tuple(notes), skipped=skipped)
+
+
+def _check_options(size: tuple[int, int], resize: str, val_fraction: float, test_fraction: float, seed: int) -> None:
+    if len(size) != 2 or min(size) < 1:
+        raise InputError(f"--size {' '.join(map(str, size))}: expected height and width in pixels, at least 1")
+    if resize not in get_args(Resize):
+        raise InputError(f"--resize {resize}: expected {' or '.join(get_args(Resize))}")
+    for name, part in (("val", val_fraction), ("test", test_fraction)):
+        if not 0 < part < 1:
+            raise InputError(f"--{name}-fraction {part}: expected a number between 0 and 1")
+    if val_fraction + test_fraction >= 1:
+        both = f"--val-fraction {val_fraction} --test-fraction {test_fraction}"
+        raise InputError(f"{both}: leave nothing to train on; expected a sum below 1")
+    if seed < 0:
+        raise InputError(f"--seed {seed}: expected 0 or more")
+
+
+def _examine(files: Sequence[File], progress: Progress) -> tuple[dict[File, Facts], dict[str, str]]:
+    """Facts of the readable files, and the names of the others with the reason."""
+    facts, damaged = {}, {}
+    for file in _counted(files, progress, 0, 2 * len(files)):
+        found = _try(file.path)
+        if isinstance(found, str):
+            damaged[file.id] = found
+        else:
+            facts[file] = found
+    return facts, damaged
+
+
+def _try(path: Path) -> Facts | str:
+    try:
+        return examine(path)
+    except UnidentifiedImageError:
+        return "not an image"
+    except Exception as error:  # on damaged files decoders raise anything: SyntaxError, struct.error, ...
+        return " ".join(str(error).split()) or type(error).__name__
+
+
+def _divide(
+    files: Sequence[File], missing: Mapping[str, float], seed: int, classes: Sequence[str]
+) -> dict[str, list[File]]:
+    pool = [file for file in files if file.split in ("", "train")]
+    drawn = stratified(np.array([file.label for file in pool]), missing, seed, classes)
+    given = {name: [file for file in files if file.split == name] for name in SPLITS}
+    return given | {name: [pool[i] for i in index] for name, index in drawn.items()}
+
+
+def _drop_copies(
+    divided: Mapping[str, Sequence[File]], facts: Mapping[File, Facts]
+) -> tuple[dict[str, list[File]], dict[str, str]]:
+    """Leaves out copies of images of earlier splits, which would make accuracy look better than it is."""
+    kept: dict[str, list[File]] = {}
+    copies: dict[str, str] = {}
+    earlier: dict[bytes, str] = {}
+    for name, files in divided.items():
+        originals = {file: earlier.get(facts[file].checksum) for file in files}
+        kept[name] = [file for file, original in originals.items() if original is None]
+        copies |= {file.id: f"copy of {original}" for file, original in originals.items() if original}
+        earlier |= {facts[file].checksum: file.id for file in kept[name]}
+    return kept, copies
+
+
+def _load(files: Iterable[File], mode: Mode, size: tuple[int, int], resize: Resize) -> Iterator[np.ndarray]:
+    for file in files:
+        try:
+            image = pixels(file.path, mode, size, resize)
+        except OSError as error:
+            raise InputError(f"{file.path}: could be read before, but not any more: {error}") from error
+        yield image
+
+
+def _counted(files: Iterable[File], progress: Progress, start: int, total: int) -> Iterator[File]:
+    for done, file in enumerate(files, start + 1):
+        yield file
+        progress(done, total)
+
+
+def _conversions(facts: Sequence[Facts], mode: Mode, size: tuple[int, int], resize: Resize) -> list[str]:
+    modes = ", ".join(f"{name} {count}" for name, count in Counter(fact.mode for fact in facts).most_common())
+    sizes = sorted({fact.size for fact in facts}, key=lambda size: (size[0] * size[1], size))
+    smallest, largest, wanted = (f"{height}x{width}" for height, width in (sizes[0], sizes[-1], size))
+    given = smallest if len(sizes) == 1 else f"{len(sizes)} sizes between {smallest} and {largest}"
+    notes = [f"stored in {mode}; modes of the files: {modes}", f"{resize} from {given} to {wanted}"]
+    enlarged = sum(fact.size[0] < size[0] or fact.size[1] < size[1] for fact in facts)
+    return [*notes, f"{enlarged} images were smaller and are enlarged"] if enlarged else notes

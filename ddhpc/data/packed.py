@@ -1,0 +1,296 @@
+"""The packed file: labelled images in one HDF5 file that every rank reads by window.
+
+Layout, format version 1 (S samples of a split, C channels, K classes; split is train, val or test)::
+
+    /                   attrs: format, format_version, created, ddhpc_version, source, complete
+    /classes            [K] UTF-8
+    /{split}/image      [S, C, *spatial] uint8, int16, uint16 or float32
+    /{split}/label      [S] int64
+    /{split}/id         [S] UTF-8
+    /statistics/mean    [C] float64, of the training split in stored units; std likewise
+    /skipped            [n] UTF-8, names of the files left out, each with the reason
+
+Strings have fixed length, filters are shuffle and gzip: h5ls, h5dump and every HDF5 library read the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from ddhpc import __version__
+from ddhpc.data.chunks import choose_chunks, read_amplification
+from ddhpc.data.hdf5 import check_output, decoded, encoded, reading, writing
+from ddhpc.errors import InputError
+
+FORMAT = "ddhpc packed images"
+FORMAT_VERSION = 1
+SPLITS = ("train", "val", "test")
+DTYPES = ("uint8", "int16", "uint16", "float32")
+
+__all__ = ["Packed", "Split", "find", "open_packed", "read_amplification", "write_packed"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Packed:
+    """What a packed file holds, and reading from it; no file stays open between calls."""
+
+    path: Path
+    image_shape: tuple[int, ...]
+    """Spatial, in pixels, 2 or 3 axes."""
+    channels: int
+    dtype: np.dtype
+    classes: tuple[str, ...]
+    samples: dict[str, int]
+    """Number of images by split."""
+    mean: np.ndarray
+    """[C] float64, of the training split in stored units."""
+    std: np.ndarray
+    """[C] float64, likewise."""
+    chunk_shape: tuple[int, ...]
+    """Spatial, in pixels."""
+    source: str
+    digest: str
+    """Hexadecimal SHA-256 over shapes, classes, labels, ids and statistics: tells data apart unread."""
+
+    @property
+    def dimensions(self) -> int:
+        """Number of spatial dimensions, 2 or 3."""
+        return len(self.image_shape)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits: train, val, test."""
+        return tuple(self.samples)
+
+    def read(self, split: str, window: tuple[slice, ...]) -> np.ndarray:
+        """Images [S, C, *window] of a split in the stored dtype, from the chunks that the window meets.
+
+        Raises InputError where the file cannot be read or the window of a float image holds NaN or infinity.
+        """
+        if len(window) != self.dimensions:
+            raise ValueError(f"window of {len(window)} axes into images of {self.dimensions}")
+        with reading(self.path) as file:
+            images: np.ndarray = file[f"{split}/image"][(slice(None), slice(None), *window)]
+        finite = np.isfinite(images).reshape(len(images), -1).all(axis=1) if images.dtype.kind == "f" else True
+        if not np.all(finite):
+            bad = self.ids(split)[int(np.argmin(finite))]
+            raise InputError(f"{self.path}: image {bad!r} of split {split} holds NaN or infinity")
+        return images
+
+    def labels(self, split: str) -> np.ndarray:
+        """Class indices [S] int64 of a split."""
+        with reading(self.path) as file:
+            return np.asarray(file[f"{split}/label"], np.int64)
+
+    def ids(self, split: str) -> list[str]:
+        """Names [S] of the samples of a split, for most sources relative file paths."""
+        with reading(self.path) as file:
+            return decoded(file[f"{split}/id"])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """Samples to be packed."""
+
+    labels: np.ndarray
+    """[S] integer."""
+    ids: Sequence[str]
+    """[S]."""
+    images: Iterable[np.ndarray]
+    """Yields S arrays [C, *spatial] in order, once."""
+
+
+def find(file: str) -> Path:
+    """Path of a packed file: as typed, else, where relative, among the data that ships with the package.
+
+    Raises InputError, naming the option --data.file and the places looked at, where there is none.
+    """
+    shipped = [Path(__file__).parents[2] / "data", Path(sys.prefix) / "share" / "ddhpc"]
+    typed = Path(file)
+    places = [typed, *(folder / typed for folder in shipped if not typed.is_absolute())]
+    for place in places:
+        if os.path.exists(place):
+            return place
+    looked = ", ".join(str(place.absolute()) for place in places)
+    raise InputError(f"--data.file {file}: no such file; looked for {looked}; `prepare` makes a packed file")
+
+
+def open_packed(path: Path | str) -> Packed:
+    """Opens a packed file, checks that it is whole and consistent, and describes it.
+
+    Raises InputError, naming the file, for anything that is not a complete packed file of format version 1
+    with at least two classes, no empty split, labels 0..K-1, training samples of every class and finite
+    statistics.
+    """
+    path = Path(path)
+    with reading(path) as file:
+        return _describe(file, path)
+
+
+def write_packed(
+    path: Path | str,
+    *,
+    classes: Sequence[str],
+    splits: Mapping[str, Split],
+    image_shape: tuple[int, ...],
+    channels: int,
+    dtype: np.dtype | str,
+    source: str,
+    skipped: Sequence[str] = (),
+    overwrite: bool = False,
+) -> Packed:
+    """Writes a packed file from streams of images, holding one row of chunks at a time, and describes it.
+
+    The file is checked as by `open_packed` and takes its name only when it is whole. Raises InputError where
+    it is not consistent, the output exists or cannot be written, or an image has another shape or dtype than
+    announced or is not finite.
+    """
+    path, dtype = Path(path), np.dtype(dtype)
+    check_output(path, overwrite=overwrite)
+    labels = {name: np.asarray(splits[name].labels, np.int64) for name in SPLITS}
+    _check_labels(path, classes, labels)
+    with writing(path) as file:
+        file.attrs["format"] = FORMAT
+        file.attrs["format_version"] = FORMAT_VERSION
+        file.attrs["created"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        file.attrs["ddhpc_version"] = __version__
+        file.attrs["source"] = source
+        file["classes"] = encoded(classes)
+        file["skipped"] = encoded(skipped)
+        for name in SPLITS:
+            group = file.create_group(name)
+            group.create_dataset("label", data=labels[name], compression="gzip", shuffle=True)
+            group.create_dataset("id", data=encoded(splits[name].ids), compression="gzip")
+            mean, std = _write_images(group, splits[name], (channels, *image_shape), dtype)
+            if name == "train":
+                file["statistics/mean"], file["statistics/std"] = mean, std
+        file.flush()
+        file.attrs["complete"] = True
+        return _describe(file, path)
+
+
+def _write_images(
+    group: h5py.Group, split: Split, shape: tuple[int, ...], dtype: np.dtype
+) -> tuple[np.ndarray, np.ndarray]:
+    """Streams images into `image` of the group and gives their mean and standard deviation [C] float64.
+
+    The moments of single images are merged: Chan, Golub, LeVeque, "Algorithms for computing the sample
+    variance", The American Statistician 37 (1983), equation 2.1.
+    """
+    count = len(split.ids)
+    samples, *rest = choose_chunks(shape[1:], shape[0], dtype.itemsize)
+    samples = min(samples, count)
+    filters = {"chunks": (samples, *rest), "compression": "gzip", "shuffle": dtype.itemsize > 1}
+    stored = group.create_dataset("image", (count, *shape), dtype, **filters)
+    row = np.empty((samples, *shape), dtype)
+    mean, squares = np.zeros(shape[0]), np.zeros(shape[0])
+    for i, (name, image) in enumerate(zip(split.ids, split.images, strict=True)):
+        if image.shape != shape or image.dtype != dtype:
+            raise InputError(f"image {name!r} is {image.dtype} {image.shape}; expected {dtype} {shape}")
+        if dtype.kind == "f" and not np.isfinite(image).all():
+            raise InputError(f"image {name!r} holds NaN or infinity; expected finite values")
+        row[i % samples] = image
+        pixels = image.reshape(shape[0], -1)
+        own = pixels.mean(axis=1, dtype=np.float64)
+        delta = own - mean
+        squares += np.square(pixels - own[:, None]).sum(axis=1) + delta**2 * (pixels.shape[1] * i / (i + 1))
+        mean += delta / (i + 1)
+        if (i + 1) % samples == 0 or i + 1 == count:
+            start = i - i % samples
+            stored[start : i + 1] = row[: i + 1 - start]
+    return mean, np.sqrt(squares / (count * math.prod(shape[1:])))
+
+
+def _describe(file: h5py.File, path: Path) -> Packed:
+    if file.attrs.get("format") != FORMAT:
+        raise InputError(f"{path}: is an HDF5 file but not a packed file; make one with `prepare`")
+    if file.attrs.get("format_version") != FORMAT_VERSION:
+        found = file.attrs.get("format_version")
+        raise InputError(f"{path}: has format version {found}; expected {FORMAT_VERSION}; `prepare` it again")
+    if not file.attrs.get("complete", False):
+        raise InputError(f"{path}: is not complete, its writer was interrupted; `prepare` it again")
+    classes = tuple(decoded(_dataset(file, path, "classes")))
+    train = _dataset(file, path, "train/image")
+    if train.ndim not in (4, 5) or train.dtype.name not in DTYPES or train.chunks is None:
+        raise InputError(
+            f"{path}: train/image is {train.dtype} {train.shape}; expected chunked [S, C, *spatial] "
+            f"in 2 or 3 dimensions of {', '.join(DTYPES)}"
+        )
+    samples, labels, ids = {}, {}, {}
+    for split in SPLITS:
+        image, label, name = (_dataset(file, path, f"{split}/{part}") for part in ("image", "label", "id"))
+        if image.shape[1:] != train.shape[1:] or image.dtype != train.dtype:
+            raise InputError(
+                f"{path}: {split}/image is {image.dtype} {image.shape[1:]} a sample; "
+                f"expected {train.dtype} {train.shape[1:]} as in train"
+            )
+        consistent = label.shape == name.shape == image.shape[:1]
+        if not consistent or label.dtype.kind not in "iu" or name.dtype.kind != "S":
+            raise InputError(
+                f"{path}: split {split} has {image.shape[0]} images, label {label.dtype} {label.shape} and "
+                f"id {name.dtype} {name.shape}; expected one integer and one string an image"
+            )
+        samples[split], labels[split], ids[split] = image.shape[0], np.asarray(label, np.int64), decoded(name)
+    _check_labels(path, classes, labels)
+    mean, std = (np.asarray(_dataset(file, path, f"statistics/{name}"), np.float64) for name in ("mean", "std"))
+    _check_statistics(path, mean, std, channels=train.shape[1])
+    digest = hashlib.sha256(repr((train.shape[1:], train.dtype.name, classes)).encode())
+    for split in SPLITS:
+        digest.update(labels[split].astype("<i8").tobytes() + "\0".join(ids[split]).encode())
+    digest.update(np.stack([mean, std]).astype("<f8").tobytes())
+    return Packed(
+        path=path,
+        image_shape=train.shape[2:],
+        channels=train.shape[1],
+        dtype=train.dtype,
+        classes=classes,
+        samples=samples,
+        mean=mean,
+        std=std,
+        chunk_shape=train.chunks[2:],
+        source=str(file.attrs.get("source", "")),
+        digest=digest.hexdigest(),
+    )
+
+
+def _check_labels(path: Path, classes: Sequence[str], labels: Mapping[str, np.ndarray]) -> None:
+    if len(classes) < 2:
+        raise InputError(f"{path}: has {len(classes)} class ({', '.join(classes)}); expected at least two")
+    for split, index in labels.items():
+        if not index.size:
+            raise InputError(f"{path}: split {split} is empty; expected samples in all of {', '.join(SPLITS)}")
+        outside = index[(index < 0) | (index >= len(classes))]
+        if outside.size:
+            raise InputError(f"{path}: split {split} has label {outside[0]}; expected 0 to {len(classes) - 1}")
+    absent = sorted(set(range(len(classes))) - set(labels["train"].tolist()))
+    if absent:
+        raise InputError(f"{path}: class {classes[absent[0]]!r} has no training sample; expected at least one")
+
+
+def _check_statistics(path: Path, mean: np.ndarray, std: np.ndarray, *, channels: int) -> None:
+    if not mean.shape == std.shape == (channels,):
+        raise InputError(f"{path}: statistics have shapes {mean.shape} and {std.shape}; expected ({channels},)")
+    varies = np.isfinite([mean, std]).all(axis=0) & (std > 0)
+    if not varies.all():
+        bad = int(np.argmin(varies))
+        raise InputError(
+            f"{path}: channel {bad} of the training images has mean {mean[bad]:g} and standard deviation "
+            f"{std[bad]:g}; expected finite numbers and images that are not constant"
+        )
+
+
+def _dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
+    found = file.get(name)
+    if not isinstance(found, h5py.Dataset):
+        raise InputError(f"{path}: lacks the dataset /{name}; `prepare` it again")
+    return found
