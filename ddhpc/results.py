@@ -33,6 +33,7 @@ FILE = "results.h5"
 PART = "results.h5.part"
 RUNS = Path("runs")
 DEVICE_BYTES = 64
+METADATA_BYTES = 2**18
 FUSIONS = ("mean", "vote", "dnn")
 SPLITS = ("train", "val", "test")
 PARALLEL = h5py.get_config().mpi
@@ -67,6 +68,14 @@ class Layout:
     epochs: int
     coarse_epochs: int
 
+    def size(self) -> int:
+        """Bytes of the file, a little more than it will have."""
+        subdomains, classes = len(self.decomposition), len(self.classes)
+        samples = sum(map(len, self.labels.values()))
+        decisions = 4 * samples * classes * (subdomains + 1)
+        names = samples * (8 + max(len(name.encode()) for ids in self.ids.values() for name in ids))
+        return decisions + names + 64 * subdomains * (self.epochs + 4) + METADATA_BYTES
+
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
@@ -99,13 +108,21 @@ def create(directory: Path, layout: Layout) -> None:
     """
     path = directory / PART
     with _writing(path):
+        path.touch()
+        # Before HDF5 writes anything: HDF5 1.10 may crash, not fail, on a full disk.
+        _reserve(path, layout.size())
         with h5py.File(path, "w") as file:
             _create(file, layout)
-        descriptor = os.open(path, os.O_RDWR)
-        try:
-            os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size)
-        finally:
-            os.close(descriptor)
+        _reserve(path, path.stat().st_size)
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Take `size` bytes of the disk for a file; OSError where there are too few, or too few are allowed."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    finally:
+        os.close(descriptor)
 
 
 def _create(file: h5py.File, layout: Layout) -> None:

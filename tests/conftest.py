@@ -26,19 +26,19 @@ def striped(samples: int, shape: tuple[int, ...], seed: int) -> tuple[np.ndarray
     return pixels.astype(np.uint8), labels
 
 
-def pack_small(path: Path, shape: tuple[int, ...] = (16, 14)) -> Path:
+def pack_small(path: Path, shape: tuple[int, ...] = (16, 14), dtype: str = "uint8") -> Path:
     """A packed file of small striped images or volumes."""
     splits = {}
     for seed, (split, count) in enumerate(SMALL.items()):
         pixels, labels = striped(count, shape, seed)
-        splits[split] = Split(labels=labels, ids=[f"{split}/{n}" for n in range(count)], images=pixels)
+        splits[split] = Split(labels=labels, ids=[f"{split}/{n}" for n in range(count)], images=pixels.astype(dtype))
     write_packed(
         path,
         classes=("rows", "columns", "none"),
         splits=splits,
         image_shape=shape,
         channels=1,
-        dtype="uint8",
+        dtype=dtype,
         source="stripes for tests",
     )
     return path

@@ -92,7 +92,7 @@ def test_the_results_file_agrees_with_itself_and_the_data(small, tmp_path):
 
 def test_local_decisions_are_right_where_the_window_tells(small, tmp_path):
     """Long enough training makes each subdomain tell the stripes apart on images it has not seen."""
-    directory = run(2, small, tmp_path, "--decomposition.grid", 2, 1, "--local.epochs", 12)
+    directory = run(2, small, tmp_path, "--decomposition.grid", 2, 1, "--local.epochs", 12, "--coarse.epochs", 80)
     with h5py.File(directory / "results.h5") as file:
         assert file["local/test/accuracy"][...].min() > 0.9
         assert file["fusion/dnn"].attrs["test"] > 0.9
@@ -217,7 +217,9 @@ def test_a_full_disk_is_noticed_before_training(small, tmp_path):
 
 
 def test_help_needs_neither_torch_nor_mpi(tmp_path):
-    code = "import sys, ddhpc.cli; ddhpc.cli.main(['--help'], 0); sys.exit(bool({'torch', 'mpi4py'} & set(sys.modules)))"
+    code = (
+        "import sys, ddhpc.cli; ddhpc.cli.main(['--help'], 0); sys.exit(bool({'torch', 'mpi4py'} & set(sys.modules)))"
+    )
     completed = subprocess.run([os.sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert completed.returncode == 0
     assert "usage: mpirun -n RANKS python -m ddhpc" in completed.stdout

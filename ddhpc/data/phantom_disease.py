@@ -37,10 +37,10 @@ def diseased(
     below = np.exp(-(z / healthy.height) * rng.uniform(-0.5, 2))
     weight = at_wall * behind * below * healthy.lung
     gathered = np.zeros(grid.shape, np.float32)
-    for focus in _drawn(rng, grid, weight, rng.integers(*severity.foci, endpoint=True)):
+    for focus in _drawn(rng, grid, weight, int(rng.integers(*severity.foci, endpoint=True))):
         gathered += np.exp(-_distance(grid, focus, rng.uniform(25, 60, 3)))
     fuzzy, fine = grid.cloud(rng, 16), grid.cloud(rng, 6)
-    for place in _drawn(rng, grid, weight * gathered, rng.integers(*severity.lesions, endpoint=True)):
+    for place in _drawn(rng, grid, weight * gathered, int(rng.integers(*severity.lesions, endpoint=True))):
         distance = _distance(grid, place, rng.uniform(*severity.radius) * rng.uniform(0.6, 1.5, 3))
         share = (1.1 - distance + 0.45 * fuzzy).clip(0, 1) * rng.uniform(*severity.opacity)
         share *= (0.8 + 0.2 * fine).clip(0, 1) * healthy.lung
@@ -55,7 +55,8 @@ def _drawn(rng: np.random.Generator, grid: Grid, weight: np.ndarray, count: int)
     """Places [count, 3] in mm, drawn by the weight of their voxels."""
     total = np.cumsum(weight, dtype=float)
     flat = np.searchsorted(total, rng.uniform(0, total[-1], count), side="right")
-    return np.array(grid.origin) + np.stack(np.unravel_index(flat, grid.shape), axis=-1) * grid.spacing
+    places: np.ndarray = grid.origin + np.stack(np.unravel_index(flat, grid.shape), axis=-1) * grid.spacing
+    return places
 
 
 def _distance(grid: Grid, middle: np.ndarray, radius: np.ndarray) -> np.ndarray:
