@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, get_type_hints
 
-from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentParser
 
 from ddhpc import __version__, runtime
-from ddhpc.config import DEFAULT_RECIPE, SECTIONS, Config, recipe_names, recipe_path
 from ddhpc.errors import BAD_INPUT, InputError
-
-set_parsing_settings(docstring_parse_attribute_docstrings=True)
+from ddhpc.options import add_configuration, closest, configure, parse, parser
 
 OVERVIEW = """\
 ddhpc {version}: model-parallel training of image classifiers by domain decomposition
@@ -61,7 +55,7 @@ def main(argv: list[str], started: float) -> None:
     elif argv[0] in VERBS:
         VERBS[argv[0]](argv[1:], started)
     else:
-        raise InputError(f"{argv[0]}: unknown verb{_closest(argv[0], VERBS)}; expected one of {', '.join(VERBS)}")
+        raise InputError(f"{argv[0]}: unknown verb{closest(argv[0], VERBS)}; expected one of {', '.join(VERBS)}")
 
 
 def say(text: str) -> None:
@@ -79,71 +73,6 @@ def alone(action: Callable[[], None]) -> None:
     except InputError as error:
         print(f"ddhpc: {error}", file=sys.stderr, flush=True)
         sys.exit(BAD_INPUT)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Command:
-    """What was typed for train or plan."""
-
-    config: Config
-    name: str
-    """Of the recipe or configuration file."""
-    options: Any
-
-
-def parser(verb: str, description: str) -> ArgumentParser:
-    """A parser that raises instead of leaving, so that all ranks leave together."""
-    return ArgumentParser(
-        prog=f"python -m ddhpc {verb}",
-        description=description,
-        exit_on_error=False,
-        allow_abbrev=False,
-        print_config=None,
-    )
-
-
-def add_configuration(parser: ArgumentParser) -> None:
-    """The options of `config.py`, one for each field of each section."""
-    parser.add_argument("--config", action="config", metavar="FILE.yaml", help="YAML file with sections as below")
-    parser.add_argument("--recipe", metavar="NAME", help=f"a configuration that ships: {', '.join(recipe_names())}")
-    parser.add_argument(
-        "--print_config",
-        action="store_true",
-        help="print the resolved configuration as YAML and do nothing else",
-    )
-    for name, section in SECTIONS.items():
-        parser.add_class_arguments(section, name)
-
-
-def parse(parser: ArgumentParser, argv: list[str]) -> Any:
-    """Parse; InputError in one line for what argparse would explain in several."""
-    if runtime.launched_rank() != 0 and {"--help", "-h"} & set(argv):
-        sys.exit(0)
-    known = [option for action in parser._actions for option in action.option_strings]
-    for word in argv:
-        option = word.split("=", 1)[0]
-        if option.startswith("--") and option not in known:
-            raise InputError(f"{option}: unknown option{_closest(option, known)}; --help lists all options")
-    try:
-        return parser.parse_args(argv)
-    except ArgumentError as error:
-        raise InputError(_one_line(str(error))) from error
-
-
-def configure(argv: list[str], parser: ArgumentParser) -> Command:
-    """Read recipe or configuration file first, then single options over it."""
-    argv = _join_lists(argv)
-    recipe, config_file = _value(argv, "--recipe"), _value(argv, "--config")
-    if recipe and config_file:
-        raise InputError(f"--recipe {recipe} and --config {config_file}: expected one of the two")
-    file = config_file or str(recipe_path(recipe or DEFAULT_RECIPE))
-    try:
-        options = parse(parser, [f"--config={file}", *argv])
-    except InputError as error:
-        raise InputError(str(error) if str(error).startswith("--") else f"--config {file}: {error}") from error
-    sections = parser.instantiate(options)
-    config = Config(**{name: sections[name] for name in SECTIONS})
-    return Command(config=config, name=Path(file).stem, options=options)
 
 
 def train_parser() -> ArgumentParser:
@@ -212,7 +141,7 @@ def prepare(argv: list[str], started: float) -> None:
         say(f"usage: python -m ddhpc prepare KIND SOURCE --output FILE [options]\nkinds: {', '.join(kinds)}")
         say("`python -m ddhpc prepare KIND --help` explains the options of a kind.")
     elif argv[0] not in kinds:
-        raise InputError(f"prepare {argv[0]}: unknown kind{_closest(argv[0], kinds)}; expected {', '.join(kinds)}")
+        raise InputError(f"prepare {argv[0]}: unknown kind{closest(argv[0], kinds)}; expected {', '.join(kinds)}")
     else:
         kinds[argv[0]](argv[1:])
 
@@ -224,7 +153,7 @@ def prepare_images(argv: list[str]) -> None:
         "Pack a folder of images, train|val|test/<class>/* or <class>/*, into a packed file. A split that the "
         "folder lacks is drawn from the training images, by class.",
     )
-    options.add_argument("source", metavar="FOLDER", help="folder with one folder a class, or one a split")
+    options.add_argument("folder", metavar="FOLDER", help="folder with one folder a class, or one a split")
     options.add_argument("--output", required=True, metavar="FILE.h5", help="packed file to write")
     options.add_argument("--size", type=tuple[int, int], required=True, metavar="H W", help="pixels of a packed image")
     options.add_argument(
@@ -237,24 +166,14 @@ def prepare_images(argv: list[str]) -> None:
     options.add_argument("--test-fraction", type=float, default=0.15, help="share drawn as test where there is none")
     options.add_argument("--seed", type=int, default=0, help="of the drawn splits")
     options.add_argument("--overwrite", action="store_true", help="replace an existing packed file")
-    given = parse(options, _join_lists(argv, {"--size"}))
+    given = parse(options, argv, ["--size"])
 
     from ddhpc.data.images import prepare_images as pack
     from ddhpc.report.preparing import packing, print_prepared
 
     def run() -> None:
-        with packing(given.source) as progress:
-            prepared = pack(
-                given.source,
-                given.output,
-                size=given.size,
-                resize=given.resize,
-                val_fraction=given.val_fraction,
-                test_fraction=given.test_fraction,
-                seed=given.seed,
-                overwrite=given.overwrite,
-                progress=progress,
-            )
+        with packing(given.folder) as progress:
+            prepared = pack(**vars(given), progress=progress)
         print_prepared(prepared, Path(given.output))
 
     alone(run)
@@ -278,59 +197,3 @@ VERBS: dict[str, Callable[[list[str], float], None]] = {
     "prepare": prepare,
     "inspect": inspect,
 }
-
-
-def _closest(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f", did you mean {close[0]}?" if close else ""
-
-
-def _value(argv: list[str], option: str) -> str | None:
-    """The last value of a string option, before parsing."""
-    found = None
-    for word, following in zip(argv, [*argv[1:], ""], strict=False):
-        if word == option:
-            found = following
-        elif word.startswith(f"{option}="):
-            found = word.split("=", 1)[1]
-    return found
-
-
-def _list_options() -> set[str]:
-    return {
-        f"--{name}.{field}"
-        for name, section in SECTIONS.items()
-        for field, kind in get_type_hints(section).items()
-        if str(kind).startswith("tuple")
-    }
-
-
-def _join_lists(argv: list[str], lists: set[str] | None = None) -> list[str]:
-    """`--decomposition.grid 4 4` as the `--decomposition.grid=[4,4]` that jsonargparse reads."""
-    lists = _list_options() if lists is None else lists
-    joined: list[str] = []
-    words = list(argv)
-    while words:
-        word = words.pop(0)
-        if word not in lists or (words and words[0].startswith("[")):
-            joined.append(word)
-            continue
-        values = []
-        while words and re.fullmatch(r"[^-].*|-\d.*", words[0]):
-            values.append(words.pop(0))
-        joined.append(f"{word}=[{','.join(values)}]")
-    return joined
-
-
-def _one_line(message: str) -> str:
-    """An error of jsonargparse in the words of this command line."""
-    message = " ".join(message.split())
-    message = re.sub(r'Parser key "([^"]+)":', r"--\1:", message)
-    message = re.sub(r"<class '(\w+)'>", r"\1", message)
-    message = re.sub(r"typing\.Literal\[([^\]]*)\]", r"one of \1", message)
-    message = re.sub(
-        r"Does not validate against .*? Errors: - (.*) - (.*) Given value type: .*? Given value:",
-        r"\1 or \2. Got value:",
-        message,
-    )
-    return message.replace("Expected a ", "expected ").replace("Got value:", "found")

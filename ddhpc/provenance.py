@@ -16,6 +16,8 @@ import torch
 
 import ddhpc
 from ddhpc import results, runtime
+from ddhpc.data.hdf5 import text
+from ddhpc.data.packed import SPLITS
 from ddhpc.problem import Problem
 
 if TYPE_CHECKING:
@@ -27,10 +29,8 @@ def layout(problem: Problem, labels: Mapping[str, np.ndarray], comm: MPI.Comm, p
     from mpi4py import MPI
 
     config, packed = problem.config, problem.packed
-    hosts = runtime.gather(comm, results.text([place.host], results.DEVICE_BYTES), comm.size)
-    devices = runtime.gather(
-        comm, results.text([f"{place.device} {place.device_name}"], results.DEVICE_BYTES), comm.size
-    )
+    hosts = runtime.gather(comm, text([place.host], results.DEVICE_BYTES), comm.size)
+    devices = runtime.gather(comm, text([f"{place.device} {place.device_name}"], results.DEVICE_BYTES), comm.size)
     attributes = {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "ddhpc_version": ddhpc.__version__,
@@ -59,7 +59,7 @@ def layout(problem: Problem, labels: Mapping[str, np.ndarray], comm: MPI.Comm, p
         overlap=config.decomposition.overlap,
         image_shape=packed.image_shape,
         labels=labels,
-        ids={split: packed.ids(split) for split in results.SPLITS} if comm.rank == 0 else {},
+        ids={split: packed.ids(split) for split in SPLITS} if comm.rank == 0 else {},
         epochs=config.local.epochs,
         coarse_epochs=config.coarse.epochs,
     )

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 
 from ddhpc import coarse, provenance, results, runtime
+from ddhpc.data.hdf5 import text
+from ddhpc.data.packed import SPLITS
 from ddhpc.decomposition import grow, owned
 from ddhpc.local import Step, channels_last, local_decisions, to_device, train_local
 from ddhpc.metrics import accuracy
@@ -27,8 +29,6 @@ from ddhpc.progress import Progress
 
 if TYPE_CHECKING:
     from mpi4py import MPI
-
-SPLITS = results.SPLITS
 
 
 def train(problem: Problem, directory: Path, comm: MPI.Comm, place: runtime.Place, startup: float) -> None:
@@ -60,7 +60,7 @@ def train(problem: Problem, directory: Path, comm: MPI.Comm, place: runtime.Plac
         progress.finish()
     slabs = {name: np.stack([subdomain[name] for subdomain in solved]) for name in solved[0]}
     slabs["rank"] = np.full(len(mine), comm.rank)
-    slabs["device"] = results.text([place.device_name] * len(mine), results.DEVICE_BYTES)
+    slabs["device"] = text([place.device_name] * len(mine), results.DEVICE_BYTES)
 
     with clock("write"):
         results.write_local(directory, comm, mine, problem.subdomains, slabs)

@@ -42,7 +42,7 @@ def refused(completed, message):
         (["--model.name", "vgg", "--model.depth", "19"], "too small.*smallest"),
         (["--data.file", "absent.h5"], "--data.file absent.h5: no such file"),
         (["--output", "/proc/run"], "cannot write /proc/run"),
-        (["--local.epochs", "many"], "--local.epochs: expected int. found many"),
+        (["--local.epochs", "many"], "--local.epochs: expected int, found many"),
         (["stray"], "stray: unknown verb"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -13,14 +13,16 @@ def test_yaml_round_trip():
 
 
 def test_defaults_are_the_default_recipe():
-    from ddhpc.cli import configure, train_parser
+    from ddhpc.cli import train_parser
+    from ddhpc.options import configure
 
     assert configure([], train_parser()).config == Config()
 
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_parses(name):
-    from ddhpc.cli import configure, train_parser
+    from ddhpc.cli import train_parser
+    from ddhpc.options import configure
 
     assert isinstance(configure(["--recipe", name], train_parser()).config, Config)
 

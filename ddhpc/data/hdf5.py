@@ -23,7 +23,7 @@ def reading(path: Path) -> Iterator[h5py.File]:
         with h5py.File(path, "r", locking=False) as file:
             yield file
     except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {_reason(error)}; expected an intact HDF5 file") from error
+        raise InputError(f"{path}: cannot be read: {reason(error)}; expected an intact HDF5 file") from error
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
@@ -46,27 +46,36 @@ def writing(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(part, "w", locking=False) as file:
             yield file
-        _sync(part)
-        os.replace(part, path)
-        _sync(path.parent)
+        replace(part, path)
     except (OSError, RuntimeError) as error:
-        raise InputError(f"--output {path}: cannot be written: {_reason(error)}") from error
+        raise InputError(f"--output {path}: cannot be written: {reason(error)}") from error
     finally:
         part.unlink(missing_ok=True)
 
 
-def encoded(texts: Sequence[str]) -> np.ndarray:
-    """Strings as fixed-length UTF-8 [n], which every HDF5 library and MPI program can read."""
-    data = [text.encode() for text in texts]
-    return np.array(data, dtype=h5py.string_dtype("utf-8", max([1, *map(len, data)])))
+def replace(part: Path, path: Path) -> None:
+    """Gives a closed file its final name, so that after a crash the name holds the old file or the new one, whole."""
+    _sync(part)
+    os.replace(part, path)
+    _sync(path.parent)
+
+
+def text(values: Sequence[str], length: int = 0) -> np.ndarray:
+    """Strings as fixed-length UTF-8 [n], which every HDF5 library can read and MPI programs can write in parallel.
+
+    `length` is in bytes, longer strings are cut; 0 is that of the longest.
+    """
+    data = [value.encode() for value in values]
+    return np.array(data, dtype=h5py.string_dtype("utf-8", length or max([1, *map(len, data)])))
 
 
 def decoded(stored: h5py.Dataset) -> list[str]:
     """The strings of a dataset of fixed-length UTF-8 [n]."""
-    return [text.decode() for text in stored[...].tolist()]
+    return [value.decode() for value in stored[...].tolist()]
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why the file system or HDF5 refused, in one line."""
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     return " ".join(str(error).split()).strip("'\"")

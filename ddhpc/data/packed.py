@@ -29,7 +29,7 @@ import numpy as np
 
 from ddhpc import __version__
 from ddhpc.data.chunks import choose_chunks, read_amplification
-from ddhpc.data.hdf5 import check_output, decoded, encoded, reading, writing
+from ddhpc.data.hdf5 import check_output, decoded, reading, text, writing
 from ddhpc.errors import InputError
 
 FORMAT = "ddhpc packed images"
@@ -165,12 +165,12 @@ def write_packed(
         file.attrs["created"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
         file.attrs["ddhpc_version"] = __version__
         file.attrs["source"] = source
-        file["classes"] = encoded(classes)
-        file["skipped"] = encoded(skipped)
+        file["classes"] = text(classes)
+        file["skipped"] = text(skipped)
         for name in SPLITS:
             group = file.create_group(name)
             group.create_dataset("label", data=labels[name], compression="gzip", shuffle=True)
-            group.create_dataset("id", data=encoded(splits[name].ids), compression="gzip")
+            group.create_dataset("id", data=text(splits[name].ids), compression="gzip")
             mean, std = _write_images(group, splits[name], (channels, *image_shape), dtype)
             if name == "train":
                 file["statistics/mean"], file["statistics/std"] = mean, std

@@ -8,13 +8,13 @@ import torch
 from rich.table import Table
 from torch import nn
 
+from ddhpc.data.packed import SPLITS
 from ddhpc.decomposition import Window, extent, grow, owned, pixels
 from ddhpc.models import parameters
 from ddhpc.problem import Problem
 from ddhpc.progress import console
 from ddhpc.report.numbers import by, mebibytes
 from ddhpc.report.run import problem_line
-from ddhpc.results import SPLITS
 
 BASE_BYTES = 500 * 2**20
 """Resident memory of a process that has loaded torch and MPI and trains nothing yet (CUDA build on a CPU)."""

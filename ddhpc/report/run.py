@@ -9,12 +9,13 @@ import numpy as np
 from rich.table import Table
 
 from ddhpc.config import Config
+from ddhpc.data.packed import SPLITS
 from ddhpc.decomposition import extent
 from ddhpc.errors import InputError
 from ddhpc.problem import Problem
 from ddhpc.progress import console
 from ddhpc.report.numbers import by, duration, percent
-from ddhpc.results import FUSIONS, SPLITS, open_results, verify
+from ddhpc.results import FUSIONS, open_results, verify
 
 SHOWN_SPLITS = ("val", "test")
 

@@ -8,9 +8,11 @@ from mpi4py import MPI
 
 from ddhpc import results, runtime
 from ddhpc.coarse import mean, vote
+from ddhpc.data.hdf5 import text
 from ddhpc.decomposition import owned, windows
 from ddhpc.errors import InputError
 from ddhpc.metrics import accuracy
+from ddhpc.results import write as writing
 
 pytestmark = pytest.mark.mpi
 
@@ -35,7 +37,7 @@ def directory(comm, tmp_path_factory):
 def layout():
     rng = np.random.default_rng(0)
     return results.Layout(
-        attributes={"config": "run:\n  seed: 0\n", "seed": 0, "hosts": results.text(["a", "bcd"])},
+        attributes={"config": "run:\n  seed: 0\n", "seed": 0, "hosts": text(["a", "bcd"])},
         classes=("one", "zwei", "trois", "ψ"),
         decomposition=windows(SHAPE, GRID, 1),
         grid=GRID,
@@ -64,7 +66,7 @@ def local_values():
         values[name] = rng.integers(0, 10**10, subdomains)
     for name in ("seconds", "cpu_seconds"):
         values[name] = rng.random(subdomains)
-    values["device"] = results.text([f"CPU {n}" for n in range(subdomains)], 64)
+    values["device"] = text([f"CPU {n}" for n in range(subdomains)], 64)
     return values
 
 
@@ -109,10 +111,10 @@ def test_what_is_written_is_read(comm, directory):
 
 
 def test_parallel_and_serial_writing_give_the_same_file(comm, directory, monkeypatch):
-    if not results.PARALLEL:
+    if not writing.PARALLEL:
         pytest.skip("h5py is built without MPI")
     write(comm, directory)
-    monkeypatch.setattr(results, "PARALLEL", False)
+    monkeypatch.setattr(writing, "PARALLEL", False)
     serial = directory / "serial"
     if comm.rank == 0:
         serial.mkdir()

@@ -1,0 +1,26 @@
+"""The results file, format version 1: create, write in parallel, finish atomically, open and verify.
+
+Rank 0 creates the file with all its datasets before any training starts, so that a full disk shows then; the ranks
+write their subdomains' slabs after it, all at once where h5py has MPI, through rank 0 where it has not: the same
+values in the same file.
+"""
+
+from ddhpc.results.directory import FILE, PART, is_finished, run_directory
+from ddhpc.results.layout import DEVICE_BYTES, FUSIONS, Layout, create
+from ddhpc.results.read import open_results, verify
+from ddhpc.results.write import finish, write_local
+
+__all__ = [
+    "DEVICE_BYTES",
+    "FILE",
+    "FUSIONS",
+    "PART",
+    "Layout",
+    "create",
+    "finish",
+    "is_finished",
+    "open_results",
+    "run_directory",
+    "verify",
+    "write_local",
+]

@@ -1,0 +1,174 @@
+"""The results file before training: all its datasets, empty, and their space on the disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ddhpc.data.hdf5 import text
+from ddhpc.data.packed import SPLITS
+from ddhpc.decomposition import Window, bounds
+from ddhpc.results.directory import PART, file_system
+
+FORMAT_VERSION = 1
+FUSIONS = ("mean", "vote", "dnn")
+DEVICE_BYTES = 64
+METADATA_BYTES = 2**18
+
+LOCAL_UNITS = {
+    "parameters": "1",
+    "seconds": "s",
+    "cpu_seconds": "s",
+    "rank": "1",
+    "device": "",
+    "peak_memory_bytes": "B",
+    "history/loss": "nat",
+    "history/accuracy": "1",
+    "history/learning_rate": "1",
+    "history/seconds": "s",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What is known of a results file before training: its metadata and the sizes of its datasets."""
+
+    attributes: Mapping[str, Any]
+    classes: tuple[str, ...]
+    decomposition: list[Window]
+    grid: tuple[int, ...]
+    overlap: int
+    image_shape: tuple[int, ...]
+    labels: Mapping[str, np.ndarray]
+    """By split, [S] int64."""
+    ids: Mapping[str, list[str]]
+    epochs: int
+    coarse_epochs: int
+
+    def size(self) -> int:
+        """Bytes of the file, a little more than it will have."""
+        subdomains, classes = len(self.decomposition), len(self.classes)
+        samples = sum(map(len, self.labels.values()))
+        decisions = 4 * samples * classes * (subdomains + 1)
+        names = samples * (8 + max(len(name.encode()) for ids in self.ids.values() for name in ids))
+        return decisions + names + 64 * subdomains * (self.epochs + 4) + METADATA_BYTES
+
+
+def create(directory: Path, layout: Layout) -> None:
+    """Create the unfinished results file with all datasets and reserve its space on the disk.
+
+    Raises:
+        InputError: the directory cannot be written or has too little space.
+    """
+    path = directory / PART
+    with file_system(path):
+        path.touch()
+        # Before HDF5 writes anything: HDF5 1.10 may crash, not fail, on a full disk.
+        _reserve(path, layout.size())
+        with h5py.File(path, "w") as file:
+            _create(file, layout)
+        _reserve(path, path.stat().st_size)
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Take `size` bytes of the disk for a file; OSError where there are too few, or too few are allowed."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    finally:
+        os.close(descriptor)
+
+
+def _create(file: h5py.File, layout: Layout) -> None:
+    subdomains, classes = len(layout.decomposition), len(layout.classes)
+    file.attrs.update(format_version=FORMAT_VERSION, complete=False, **layout.attributes)
+    file.attrs["NX_class"] = "NXroot"
+
+    class_scale = file.create_dataset("classes", data=text(layout.classes))
+    subdomain_scale = file.create_dataset("subdomain", data=np.arange(subdomains))
+    class_scale.make_scale("class")
+    subdomain_scale.make_scale("subdomain")
+
+    lower, upper = bounds(layout.decomposition)
+    decomposition = file.create_group("decomposition")
+    decomposition.attrs.update(grid=layout.grid, overlap=layout.overlap, image_shape=layout.image_shape)
+    for name, values in (("lower", lower), ("upper", upper)):
+        dataset = _dataset(decomposition, name, values.shape, np.int64, "pixel", [subdomain_scale, None])
+        dataset[...] = values
+
+    for split in SPLITS:
+        samples = len(layout.labels[split])
+        label = file.create_dataset(f"samples/{split}/label", data=layout.labels[split])
+        file.create_dataset(f"samples/{split}/id", data=text(layout.ids[split]))
+        label.attrs["units"] = "index of /classes"
+        local = file.create_group(f"local/{split}")
+        _dataset(
+            local,
+            "decision",
+            (subdomains, samples, classes),
+            np.float32,
+            "1",
+            [subdomain_scale, None, class_scale],
+        )
+        _dataset(local, "accuracy", (subdomains,), np.float64, "1", [subdomain_scale])
+        _plot(local, "accuracy", ["../../subdomain"])
+        coarse = file.create_group(f"coarse/{split}")
+        _dataset(coarse, "decision", (samples, classes), np.float32, "1", [None, class_scale])
+        _plot(coarse, "decision", [".", "../../classes"])
+
+    local = file["local"]
+    for name, dtype in (
+        ("parameters", np.int64),
+        ("seconds", np.float64),
+        ("cpu_seconds", np.float64),
+        ("rank", np.int64),
+        ("device", h5py.string_dtype("utf-8", DEVICE_BYTES)),
+        ("peak_memory_bytes", np.int64),
+    ):
+        _dataset(local, name, (subdomains,), dtype, LOCAL_UNITS[name], [subdomain_scale])
+    for group, rows, epochs in (
+        ("local", (subdomains,), layout.epochs),
+        ("coarse", (), layout.coarse_epochs),
+    ):
+        history = file.create_group(f"{group}/history")
+        epoch = history.create_dataset("epoch", data=np.arange(1, epochs + 1))
+        epoch.make_scale("epoch")
+        names = ("loss", "accuracy", "learning_rate", "seconds") if rows else ("loss", "accuracy")
+        for name in names:
+            scales = [subdomain_scale, epoch] if rows else [epoch]
+            _dataset(history, name, (*rows, epochs), np.float64, LOCAL_UNITS[f"history/{name}"], scales)
+        history["accuracy"].attrs["description"] = "on the training images, in the steps as they were made"
+        _plot(history, "loss", ["../../subdomain", "epoch"] if rows else ["epoch"])
+    for fusion in FUSIONS:
+        file.create_group(f"fusion/{fusion}")
+    file.create_group("timing")
+
+
+def _dataset(
+    group: h5py.Group,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: Any,
+    units: str,
+    scales: list[h5py.Dataset | None],
+) -> h5py.Dataset:
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    dataset = group.create_dataset(name, shape, dtype, dcpl=properties)
+    if units:
+        dataset.attrs["units"] = units
+    for axis, scale in enumerate(scales):
+        if scale is not None:
+            dataset.dims[axis].attach_scale(scale)
+    return dataset
+
+
+def _plot(group: h5py.Group, signal: str, axes: list[str]) -> None:
+    """Attributes by which NeXus viewers plot a group (NXdata)."""
+    group.attrs.update(NX_class="NXdata", signal=signal, axes=text(axes))

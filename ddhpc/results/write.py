@@ -1,0 +1,97 @@
+"""Writing the results: the slabs of all ranks at once, then the coarse problem, then the final name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import h5py
+import numpy as np
+
+from ddhpc import runtime
+from ddhpc.data.hdf5 import replace
+from ddhpc.data.packed import SPLITS
+from ddhpc.errors import InputError
+from ddhpc.metrics import accuracy
+from ddhpc.results.directory import FILE, PART, file_system
+from ddhpc.results.layout import FUSIONS
+from ddhpc.results.read import digest, verify
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+PARALLEL = h5py.get_config().mpi
+
+
+def write_local(
+    directory: Path, comm: MPI.Comm, owned: range, subdomains: int, slabs: Mapping[str, np.ndarray]
+) -> None:
+    """Write what the ranks know of their subdomains, collectively.
+
+    Args:
+        directory: of the run.
+        comm: all ranks; they own consecutive subdomains in their order.
+        owned: the subdomains of this rank.
+        subdomains: N.
+        slabs: by dataset name below /local, [n, ...] for the n owned subdomains.
+
+    Raises:
+        InputError: this rank cannot write; perhaps not on the other ranks, which then must be ended.
+    """
+    path = directory / PART
+    if PARALLEL:
+        with file_system(path):
+            # Not closed when a write fails: closing waits for ranks that still wait for this one's write.
+            file = h5py.File(path, "r+", driver="mpio", comm=comm)
+            for name, slab in slabs.items():
+                dataset = file[f"local/{name}"]
+                with dataset.collective:
+                    dataset[owned.start : owned.stop] = slab
+            file.flush()
+            file.close()
+        return
+    for name, slab in slabs.items():
+        everything = runtime.gather(comm, slab, subdomains)
+        if comm.rank == 0:
+            with file_system(path), h5py.File(path, "r+") as file:
+                file[f"local/{name}"][...] = everything
+
+
+def finish(
+    directory: Path,
+    *,
+    local: Mapping[str, np.ndarray],
+    fusions: Mapping[str, Mapping[str, np.ndarray]],
+    labels: Mapping[str, np.ndarray],
+    coarse_history: Mapping[str, list[float]],
+    timing: Mapping[str, float],
+) -> None:
+    """On rank 0: write the coarse problem, check the file by reading it back, and give it its final name.
+
+    Args:
+        directory: of the run.
+        local: by split, the gathered local decisions [N, S, K] that the file must hold.
+        fusions: by fusion and split, final decisions [S, K].
+        labels: by split, [S].
+        coarse_history: by name, one number an epoch.
+        timing: seconds by phase.
+    """
+    path = directory / PART
+    with file_system(path):
+        with h5py.File(path, "r+") as file:
+            for split in SPLITS:
+                file[f"coarse/{split}/decision"][...] = fusions["dnn"][split]
+                file[f"local/{split}/decision"].attrs["sha256"] = digest(local[split])
+                file[f"coarse/{split}/decision"].attrs["sha256"] = digest(fusions["dnn"][split])
+                for fusion in FUSIONS:
+                    file[f"fusion/{fusion}"].attrs[split] = accuracy(fusions[fusion][split], labels[split])
+            for name, values in coarse_history.items():
+                file[f"coarse/history/{name}"][...] = values
+            file["timing"].attrs.update(timing)
+            file["timing"].attrs["units"] = "s"
+            file.attrs["complete"] = True
+        problems = verify(path)
+        if problems:
+            raise InputError(f"{path} does not read back as written ({problems[0]}); expected a sound file system")
+        replace(path, directory / FILE)
