@@ -127,7 +127,7 @@ class Coarse:
     hidden: tuple[int, ...] = (128,)
     """Width of each hidden layer."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """Highest learning rate."""
 
     weight_decay: float = 1e-2

@@ -47,8 +47,6 @@ def divide(
     """
     pool = [i for i, split in enumerate(given) if split in ("", "train")]
     divided = {name: [i for i, split in enumerate(given) if split == name] for name in SPLITS}
-    if not missing:
-        return {**divided, "train": pool}
     number = {owner: n for n, owner in enumerate(dict.fromkeys(owners[i] for i in pool))}
     frequency = np.bincount(labels)
     label = np.empty(len(number), np.int64)

@@ -17,10 +17,10 @@ import numpy as np
 from PIL import UnidentifiedImageError
 
 from ddhpc.data.decode import Facts, Mode, Resize, common_mode, endings, examine, pixels
+from ddhpc.data.division import check_drawing, counted, divide, drop_copies
 from ddhpc.data.folders import File, scan
 from ddhpc.data.hdf5 import check_output
-from ddhpc.data.packed import SPLITS, Packed, Split, write_packed
-from ddhpc.data.splits import stratified
+from ddhpc.data.packed import Packed, Split, write_packed
 from ddhpc.errors import InputError
 
 Progress = Callable[[int, int], None]
@@ -61,7 +61,8 @@ def prepare_images(
     training images.
     """
     folder, output = Path(folder), Path(output)
-    _check_options(size, resize, val_fraction, test_fraction, seed)
+    _check_options(size, resize)
+    check_drawing(val_fraction, test_fraction, seed)
     check_output(output, overwrite=overwrite)
 
     listed = scan(folder, endings())
@@ -75,7 +76,11 @@ def prepare_images(
 
     fractions = {"val": val_fraction, "test": test_fraction}
     missing = {name: part for name, part in fractions.items() if all(file.split != name for file in facts)}
-    divided, copies = _drop_copies(_divide(list(facts), missing, seed, listed.classes), facts)
+    files = list(facts)
+    ids = [file.id for file in files]
+    labels = np.array([file.label for file in files], np.int64)
+    divided = divide([file.split for file in files], labels, ids, missing, seed, listed.classes)
+    divided, copies = drop_copies(divided, ids, [facts[file].checksum for file in files])
     skipped = dict(sorted({**skipped, **copies}.items()))
     mode = common_mode({fact.mode for fact in facts.values()})
     left_out = Counter(listed.skipped.values())
@@ -90,13 +95,14 @@ def prepare_images(
     start = len(listed.files)
     total = start + sum(map(len, divided.values()))
     splits = {}
-    for name, files in divided.items():
+    for name, members in divided.items():
+        chosen = [files[i] for i in members]
         splits[name] = Split(
-            labels=np.array([file.label for file in files], np.int64),
-            ids=[file.id for file in files],
-            images=_load(_counted(files, progress, start, total), mode, size, resize),
+            labels=labels[members],
+            ids=[file.id for file in chosen],
+            images=_load(counted(chosen, progress, start, total), mode, size, resize),
         )
-        start += len(files)
+        start += len(chosen)
     packed = write_packed(
         output,
         classes=listed.classes,
@@ -111,25 +117,17 @@ def prepare_images(
     return Prepared(packed=packed, notes=tuple(notes), skipped=skipped)
 
 
-def _check_options(size: tuple[int, int], resize: str, val_fraction: float, test_fraction: float, seed: int) -> None:
+def _check_options(size: tuple[int, int], resize: str) -> None:
     if len(size) != 2 or min(size) < 1:
         raise InputError(f"--size {' '.join(map(str, size))}: expected height and width in pixels, at least 1")
     if resize not in get_args(Resize):
         raise InputError(f"--resize {resize}: expected {' or '.join(get_args(Resize))}")
-    for name, part in (("val", val_fraction), ("test", test_fraction)):
-        if not 0 < part < 1:
-            raise InputError(f"--{name}-fraction {part}: expected a number between 0 and 1")
-    if val_fraction + test_fraction >= 1:
-        both = f"--val-fraction {val_fraction} --test-fraction {test_fraction}"
-        raise InputError(f"{both}: leave nothing to train on; expected a sum below 1")
-    if seed < 0:
-        raise InputError(f"--seed {seed}: expected 0 or more")
 
 
 def _examine(files: Sequence[File], progress: Progress) -> tuple[dict[File, Facts], dict[str, str]]:
     """Facts of the readable files, and the names of the others with the reason."""
     facts, damaged = {}, {}
-    for file in _counted(files, progress, 0, 2 * len(files)):
+    for file in counted(files, progress, 0, 2 * len(files)):
         found = _try(file.path)
         if isinstance(found, str):
             damaged[file.id] = found
@@ -147,30 +145,6 @@ def _try(path: Path) -> Facts | str:
         return " ".join(str(error).split()) or type(error).__name__
 
 
-def _divide(
-    files: Sequence[File], missing: Mapping[str, float], seed: int, classes: Sequence[str]
-) -> dict[str, list[File]]:
-    pool = [file for file in files if file.split in ("", "train")]
-    drawn = stratified(np.array([file.label for file in pool]), missing, seed, classes)
-    given = {name: [file for file in files if file.split == name] for name in SPLITS}
-    return given | {name: [pool[i] for i in index] for name, index in drawn.items()}
-
-
-def _drop_copies(
-    divided: Mapping[str, Sequence[File]], facts: Mapping[File, Facts]
-) -> tuple[dict[str, list[File]], dict[str, str]]:
-    """Leaves out copies of images of earlier splits, which would make accuracy look better than it is."""
-    kept: dict[str, list[File]] = {}
-    copies: dict[str, str] = {}
-    earlier: dict[bytes, str] = {}
-    for name, files in divided.items():
-        originals = {file: earlier.get(facts[file].checksum) for file in files}
-        kept[name] = [file for file, original in originals.items() if original is None]
-        copies |= {file.id: f"copy of {original}" for file, original in originals.items() if original}
-        earlier |= {facts[file].checksum: file.id for file in kept[name]}
-    return kept, copies
-
-
 def _load(files: Iterable[File], mode: Mode, size: tuple[int, int], resize: Resize) -> Iterator[np.ndarray]:
     for file in files:
         try:
@@ -178,12 +152,6 @@ def _load(files: Iterable[File], mode: Mode, size: tuple[int, int], resize: Resi
         except OSError as error:
             raise InputError(f"{file.path}: could be read before, but not any more: {error}") from error
         yield image
-
-
-def _counted(files: Iterable[File], progress: Progress, start: int, total: int) -> Iterator[File]:
-    for done, file in enumerate(files, start + 1):
-        yield file
-        progress(done, total)
 
 
 def _conversions(facts: Sequence[Facts], mode: Mode, size: tuple[int, int], resize: Resize) -> list[str]:

@@ -3,10 +3,14 @@
 One pure function of a seed and a number draws a body with fat and muscle, lungs, heart, vessels, airways, bones and
 table; of varying build, breath, voxel spacing, field of view and stored orientation; with correlated noise. Half of
 them are CT-0, a quarter each CT-2 and CT-3, labels and folders named as in MosMedData (arXiv:2005.06465). Disease
-raises the lung by more than 100 HU in INVOLVED of its voxels; findings that do not tell ill from healthy are
-drawn alike for all.
+raises 4 to 18 % (CT-2) or 11 to 30 % (CT-3) of the lung by more than 100 HU, the 5 to 95 % range of 40 phantoms each.
+It gathers round a few places: of 4x4x2 subdomains with lung, 56 % look healthy in the median CT-2, 43 % in the median
+CT-3, and none of them sees the disease of more than 66 % of the ill. Findings of other kinds are drawn alike for all.
 
-CALIBRATED
+Calibrated so that a global 3D CNN is far from perfect: four convolutional layers of 8 to 64 channels (SGD, one-cycle
+to 0.05, 64x64x32 voxels, one thread) told CT-0 from CT-2 and CT-3 with a test accuracy of 85 % for 240 training
+phantoms and 40 epochs (mean of 3 seeds, 160 test phantoms, area under the ROC curve 0.94) and 82 % for 96 and 60
+epochs (one seed, 304 test phantoms).
 """
 # mypy: allow-untyped-calls
 
@@ -91,7 +95,7 @@ def write_phantoms(
 ) -> dict[str, int]:
     """Writes phantoms 1 to `patients` as `<label>/study_0001.nii.gz`, labels.csv (path,label,patient) and README.md.
 
-    Gives the number of phantoms by label. Takes about half a second and 1.5 MB a phantom. Raises InputError,
+    Gives the number of phantoms by label. Takes about half a second and 1 MB a phantom. Raises InputError,
     naming the option or the directory, for too few patients, a seed below 0, and a directory that is not
     empty or cannot be written.
     """

@@ -40,10 +40,13 @@ def print_run(run: Path) -> None:
     problems = verify(run)
     out = console()
     with open_results(run) as file:
-        out.print()
-        out.print(_grid_table(file))
-        out.print(_fusion_table(file))
-        out.print(_time_table(file))
+        for title, table in (
+            ("Accuracy of the local CNNs in %, val / test, laid out as the grid", _grid_table(file)),
+            ("Accuracy of the final decision", _fusion_table(file)),
+            ("Time", _time_table(file)),
+        ):
+            out.print(f"\n[bold]{title}[/bold]")
+            out.print(table)
         config = Config.from_yaml(file.attrs["config"])
         parameters = file["local/parameters"][...]
         out.print(
@@ -60,7 +63,7 @@ def print_run(run: Path) -> None:
 
 def _grid_table(file: h5py.File) -> Table:
     grid = tuple(int(parts) for parts in file["decomposition"].attrs["grid"])
-    table = Table(title="Accuracy of the local CNNs, val / test, laid out as the grid", title_justify="left")
+    table = Table()
     accuracies = [100 * file[f"local/{split}/accuracy"][...].reshape(grid) for split in SHOWN_SPLITS]
     rows = np.stack(accuracies, axis=-1).reshape(grid[0], -1, 2)
     layers = rows.shape[1] // grid[1] if len(grid) > 1 else 1
@@ -74,7 +77,7 @@ def _grid_table(file: h5py.File) -> Table:
 
 
 def _fusion_table(file: h5py.File) -> Table:
-    table = Table(title="Accuracy of the final decision", title_justify="left")
+    table = Table()
     for column in ("fusion", *SHOWN_SPLITS):
         table.add_column(column, justify="left" if column == "fusion" else "right")
     # The one subdomain a user could pick is the best on val; its test accuracy is then an honest one.
@@ -90,7 +93,7 @@ def _fusion_table(file: h5py.File) -> Table:
 def _time_table(file: h5py.File) -> Table:
     timing = file["timing"].attrs
     cpu = file["local/cpu_seconds"][...]
-    table = Table(title="Time", title_justify="left")
+    table = Table()
     for column in ("phase", "wall", "CPU"):
         table.add_column(column, justify="left" if column == "phase" else "right")
     table.add_row("start-up (MPI, torch)", duration(timing["startup"]), "")

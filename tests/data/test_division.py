@@ -31,6 +31,14 @@ def test_owners_stay_together_and_every_class_is_drawn():
     assert all({0, 1} == set(labels[index].tolist()) for index in drawn.values())
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_class_that_few_owners_have_beside_another_is_in_every_split(seed):
+    labels = np.array([0] * 60 + [1] * 6)
+    owners = [f"P{n % 20}" for n in range(66)]
+    drawn = divide([""] * 66, labels, owners, FRACTIONS, seed, ("common", "rare"))
+    assert all(1 in labels[index] for index in drawn.values())
+
+
 def test_given_splits_stay():
     given = ["", "train", "test", "", "", "test", "train", ""]
     drawn = divide(given, np.array([0, 1] * 4), list("abcdefgh"), {"val": 0.2}, 0, ("x", "y"))

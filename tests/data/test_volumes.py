@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ddhpc.data.images import Prepared
+from ddhpc.data.nifti import read_nifti
 from ddhpc.data.volumes import CT_DEFAULTS, prepare_ct, prepare_volumes
 from ddhpc.errors import InputError
 
@@ -239,6 +240,7 @@ def test_scaled_values_are_read_in_their_units(folder):
         image = nib.Nifti1Image(load(path), np.eye(4))
         image.header.set_slope_inter(1, -24)
         image.to_filename(path)
+    assert read_nifti(path).voxels.dtype == np.float32
     prepared = prepare(folder)
     assert prepared.packed.dtype == np.int16
     assert np.array_equal(whole(prepared)["CT-0/3.nii.gz"], nib.load(folder / "CT-0/3.nii.gz").get_fdata())
@@ -336,7 +338,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("kind", "ending", "reason"), BROKEN)
-def test_bad_volumes_are_left_out_or_stop(folder, capfd, kind, ending, reason):
+def test_bad_volumes_are_left_out_or_stop(folder, caplog, kind, ending, reason):
     path = broken(folder / f"CT-1/größe{ending}", kind)
     prepared = prepare(folder)
     name = f"CT-1/größe{ending}"
@@ -349,7 +351,7 @@ def test_bad_volumes_are_left_out_or_stop(folder, capfd, kind, ending, reason):
         prepare(folder, on_error="stop")
     assert str(error.value).startswith(f"{folder}: {name}: {prepared.skipped[name]}")
     assert path.exists()
-    assert capfd.readouterr().err == ""
+    assert not caplog.records
 
 
 def test_constant_inside_the_window(folder):
@@ -367,10 +369,10 @@ def test_a_fourth_axis_of_one_is_no_axis(folder):
 
 def test_stray_files_stop_nothing_but_unlabelled_volumes_do(folder):
     (folder / "CT-0/readme.txt").write_text("hello")
-    (folder / ".hidden").write_text("")
+    (folder / "CT-0/._0.nii").write_text("")
     (folder / "labels.csv").write_text("path,label\n")
     harmless = {
-        ".hidden": "hidden",
+        "CT-0/._0.nii": "hidden",
         "CT-0/readme.txt": "neither NIfTI nor DICOM",
         "labels.csv": "in no class directory",
     }
