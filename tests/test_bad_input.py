@@ -9,6 +9,8 @@ import pytest
 
 from tests.conftest import mpirun, pack_small
 
+pytestmark = pytest.mark.slow  # many jobs under mpirun
+
 RANKS = pytest.mark.parametrize("ranks", [1, 4])
 
 

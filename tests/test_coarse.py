@@ -54,6 +54,7 @@ def test_dnn_finds_the_subdomain_that_knows():
     final, history = train_dnn(local, labels, Coarse(epochs=40), "cpu")
     assert accuracy(final["test"], labels["test"]) > 0.97
     assert accuracy(vote(local["test"]), labels["test"]) < 0.9
+    assert np.allclose(final["test"].sum(axis=1), 1, atol=1e-5)
     assert len(history["loss"]) == 40
     assert history["loss"][-1] < history["loss"][0]
 

@@ -12,6 +12,8 @@ from ddhpc.metrics import accuracy
 from ddhpc.results import verify
 from tests.conftest import mpirun
 
+pytestmark = pytest.mark.slow  # many jobs under mpirun
+
 OPTIONS = ["--local.epochs", 2, "--local.batch_size", 16, "--coarse.epochs", 5, "--model.global_width", 8]
 
 

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+
+from ddhpc.config import Config, Data, Decomposition, Local, Model
+from ddhpc.data.packed import SPLITS
+from ddhpc.decomposition import extent, grow
+from ddhpc.errors import InputError
+from ddhpc.models import parameters
+from ddhpc.problem import open_problem
+from ddhpc.progress import clock
+from ddhpc.report.numbers import by, duration, mebibytes, percent
+from ddhpc.report.plan import activation_bytes, data_bytes, print_plan, shares
+
+
+@pytest.fixture
+def problem(small):
+    return open_problem(
+        Config(
+            data=Data(file=str(small)),
+            decomposition=Decomposition(grid=(3, 2), overlap=1),
+            local=Local(shift=2),
+        )
+    )
+
+
+def test_planned_bytes_are_those_that_are_read(problem):
+    for window in problem.decomposition:
+        read = 0
+        for split in SPLITS:
+            grown, _ = grow(window, 2 if split == "train" else 0, problem.packed.image_shape)
+            read += problem.packed.read(split, grown).nbytes
+        assert data_bytes(problem, window) == read
+
+
+def test_planned_ranks_own_every_subdomain_once(problem):
+    planned = shares(problem, 4)
+    assert [n for share in planned for n in share.subdomains] == list(range(6))
+    for share in planned:
+        assert share.data_bytes == sum(data_bytes(problem, problem.decomposition[n]) for n in share.subdomains)
+        assert share.memory_bytes > 500 * 2**20
+
+
+def test_a_plan_for_too_many_ranks_is_refused(problem):
+    with pytest.raises(InputError, match="7 ranks for 6 subdomains"):
+        shares(problem, 7)
+
+
+def test_activations_grow_with_the_batch(problem):
+    cnn, window = problem.local_cnn(0), extent(problem.decomposition[0])
+    one, two = (activation_bytes(cnn, (batch, 1, *window)) for batch in (2, 4))
+    assert two == 2 * one > 0
+
+
+def test_the_plan_names_windows_ranks_and_network(problem, capsys):
+    print_plan(problem, 2)
+    out = capsys.readouterr().out
+    assert "6 subdomains (3x2, overlap 1, windows 6x8 to 7x8)" in out
+    assert f"a local CNN has {parameters(problem.local_cnn(0)):,} parameters" in out
+    assert "4:12, 6:14" in out or "5:12, 6:14" in out
+    assert "0 to 2" in out
+
+
+def test_auto_width_is_that_of_the_rule(small):
+    config = Config(data=Data(file=str(small)), decomposition=Decomposition(grid=(2, 2)), model=Model(global_width=20))
+    assert open_problem(config).width == 10
+    fixed = Config(data=Data(file=str(small)), decomposition=Decomposition(grid=(2, 2)), model=Model(width=3))
+    assert open_problem(fixed).width == 3
+
+
+def test_the_networks_of_two_subdomains_start_differently(problem):
+    first, again, other = (next(problem.local_cnn(n).parameters()).detach().numpy() for n in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_numbers_as_a_person_reads_them():
+    assert by((4, 4, 2)) == "4x4x2"
+    assert percent(0.8943) == "89.4 %"
+    assert duration(0.0123) == "0.012 s"
+    assert duration(12.34) == "12.3 s"
+    assert mebibytes(3 * 2**20) == "3.0 MiB"
+    assert [clock(seconds) for seconds in (5, 65, 3725)] == ["0:05", "1:05", "1:02:05"]
