@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser
 from ddhpc import __version__, runtime
 from ddhpc.errors import BAD_INPUT, InputError
 from ddhpc.options import add_configuration, closest, configure, parse, parser
+from ddhpc.prepare import KINDS, add_common_options, load
 
 OVERVIEW = """\
 ddhpc {version}: model-parallel training of image classifiers by domain decomposition
@@ -23,6 +24,7 @@ verbs:
   train     (also without a verb) train a local CNN on every subdomain, then the coarse DNN
   plan      print windows, ranks, networks and memory, without training
   prepare   pack raw images into one HDF5 file that all ranks can read their windows from
+  phantom   write synthetic chest CT, labelled, to try the 3D problem without patients
   inspect   verify the results of a run and print its table; compare several runs
 
 examples:
@@ -135,48 +137,56 @@ def plan(argv: list[str], started: float) -> None:
 
 
 def prepare(argv: list[str], started: float) -> None:
-    """Pack raw images into one HDF5 file."""
-    kinds = {"images": prepare_images}
+    """Pack raw images or volumes into one HDF5 file."""
     if argv[:1] in (["--help"], ["-h"], []):
-        say(f"usage: python -m ddhpc prepare KIND SOURCE --output FILE [options]\nkinds: {', '.join(kinds)}")
+        kinds = "\n".join(f"  {name:10}{kind.description}" for name, kind in KINDS.items())
+        say(f"usage: python -m ddhpc prepare KIND SOURCE --output FILE.h5 [options]\n\nkinds:\n{kinds}\n")
         say("`python -m ddhpc prepare KIND --help` explains the options of a kind.")
-    elif argv[0] not in kinds:
-        raise InputError(f"prepare {argv[0]}: unknown kind{closest(argv[0], kinds)}; expected {', '.join(kinds)}")
-    else:
-        kinds[argv[0]](argv[1:])
+        return
+    name = argv[0]
+    if name not in KINDS:
+        raise InputError(f"prepare {name}: unknown kind{closest(name, KINDS)}; expected one of {', '.join(KINDS)}")
+    kind = KINDS[name]
+    options = parser(f"prepare {name}", kind.description)
+    kind.add_options(options)
+    add_common_options(options)
+    given = vars(parse(options, argv[1:], kind.lists))
+
+    from ddhpc.report.preparing import progress_of, print_prepared
+
+    def pack() -> None:
+        with progress_of(f"packing {name}") as progress:
+            prepared = kind.pack(**given, progress=progress)
+        print_prepared(prepared, Path(given["output"]))
+
+    alone(pack)
 
 
-def prepare_images(argv: list[str]) -> None:
-    """Pack a folder of images."""
-    options = parser(
-        "prepare images",
-        "Pack a folder of images, train|val|test/<class>/* or <class>/*, into a packed file. A split that the "
-        "folder lacks is drawn from the training images, by class.",
-    )
-    options.add_argument("folder", metavar="FOLDER", help="folder with one folder a class, or one a split")
-    options.add_argument("--output", required=True, metavar="FILE.h5", help="packed file to write")
-    options.add_argument("--size", type=tuple[int, int], required=True, metavar="H W", help="pixels of a packed image")
-    options.add_argument(
-        "--resize",
-        choices=("crop", "stretch"),
-        default="crop",
-        help="crop: shorter side to size, centre cut out",
-    )
-    options.add_argument("--val-fraction", type=float, default=0.15, help="share drawn as val where there is none")
-    options.add_argument("--test-fraction", type=float, default=0.15, help="share drawn as test where there is none")
-    options.add_argument("--seed", type=int, default=0, help="of the drawn splits")
-    options.add_argument("--overwrite", action="store_true", help="replace an existing packed file")
-    given = parse(options, argv, ["--size"])
+def phantom(argv: list[str], started: float) -> None:
+    """Write synthetic volumes in the folder layout that `prepare ct` reads."""
+    if argv[:1] != ["ct"]:
+        say("usage: python -m ddhpc phantom ct OUT [--patients 120] [--seed 0]")
+        if argv[:1] not in (["--help"], ["-h"], []):
+            raise InputError(f"phantom {argv[0]}: unknown kind; expected ct")
+        return
+    options = parser("phantom ct", "Write labelled phantoms of chest CT as NIfTI: synthetic, not patients.")
+    options.add_argument("out", metavar="OUT", help="new directory: CT-0, CT-2, CT-3 and labels.csv")
+    options.add_argument("--patients", type=int, default=120, help="volumes to write, half of them healthy")
+    options.add_argument("--seed", type=int, default=0, help="of everything random")
+    given = vars(parse(options, argv[1:]))
+    write_phantoms = load("ddhpc.data.phantom:write_phantoms")
 
-    from ddhpc.data.images import prepare_images as pack
-    from ddhpc.report.preparing import packing, print_prepared
+    from ddhpc.report.preparing import progress_of
 
-    def run() -> None:
-        with packing(given.folder) as progress:
-            prepared = pack(**vars(given), progress=progress)
-        print_prepared(prepared, Path(given.output))
+    def write() -> None:
+        with progress_of("phantoms") as progress:
+            counts = write_phantoms(**given, progress=progress)
+        print(
+            f"{given['out']}: {', '.join(f'{count} {label}' for label, count in counts.items())} (synthetic phantoms)"
+        )
+        print(f"pack them: python -m ddhpc prepare ct {given['out']} --output ct.h5 --groups CT-0 CT-2,CT-3")
 
-    alone(run)
+    alone(write)
 
 
 def inspect(argv: list[str], started: float) -> None:
@@ -195,5 +205,6 @@ VERBS: dict[str, Callable[[list[str], float], None]] = {
     "train": train,
     "plan": plan,
     "prepare": prepare,
+    "phantom": phantom,
     "inspect": inspect,
 }

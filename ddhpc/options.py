@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import sys
 from collections.abc import Iterable
@@ -24,6 +25,8 @@ LISTS = {
     for field, kind in get_type_hints(section).items()
     if str(kind).startswith("tuple")
 }
+
+NUMBER = re.compile(r"-?\d+(\.\d*)?(e-?\d+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +125,8 @@ def _join_lists(argv: list[str], lists: set[str]) -> list[str]:
             continue
         values = []
         while words and re.fullmatch(r"[^-].*|-\d.*", words[0]):
-            values.append(words.pop(0))
+            value = words.pop(0)
+            values.append(value if NUMBER.fullmatch(value) else json.dumps(value))
         joined.append(f"{word}=[{','.join(values)}]")
     return joined
 

@@ -71,7 +71,7 @@ def test_the_way_of_a_folder_of_images(tmp_path):
     assert prepared.returncode == 0, prepared.stderr
     assert "red/notes.txt" in prepared.stdout
     planned = mpirun(0, *shlex.split("plan --data.file x.h5 --decomposition.grid 2 2 --ranks 2"), cwd=tmp_path)
-    assert "64x64 pixels, 3 channels" in planned.stdout
+    assert "64x64, 3 channels" in planned.stdout
     assert "0:34, 30:64" in planned.stdout
     options = "--data.file x.h5 --decomposition.grid 2 2 --local.epochs 2 --coarse.epochs 40"
     trained = mpirun(4, *shlex.split(options), cwd=tmp_path)

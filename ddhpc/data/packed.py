@@ -68,6 +68,11 @@ class Packed:
         return len(self.image_shape)
 
     @property
+    def noun(self) -> str:
+        """What a sample is: "images" or "volumes"."""
+        return "images" if self.dimensions == 2 else "volumes"
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """Names of the splits: train, val, test."""
         return tuple(self.samples)

@@ -16,24 +16,24 @@ SHOWN_FILES = 20
 
 
 @contextmanager
-def packing(source: str) -> Iterator[Callable[[int, int], None]]:
+def progress_of(task: str) -> Iterator[Callable[[int, int], None]]:
     """A callback (done, total) that moves a progress bar on a terminal, and prints every tenth in a log."""
     columns = (
-        TextColumn("packing {task.description}"),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console(), disable=not is_terminal(), transient=True) as bar:
-        task = bar.add_task(source)
+        row = bar.add_task(task)
         printed = 0
 
         def advance(done: int, total: int) -> None:
             nonlocal printed
-            bar.update(task, completed=done, total=total)
+            bar.update(row, completed=done, total=total)
             if bar.disable and 10 * done // total > printed:
                 printed = 10 * done // total
-                print(f"  packing {source}: {done:,} of {total:,} steps", flush=True)
+                print(f"  {task}: {done:,} of {total:,} steps", flush=True)
 
         yield advance
 
@@ -43,7 +43,7 @@ def print_prepared(prepared: Prepared, output: Path) -> None:
     packed = prepared.packed
     counts = ", ".join(f"{count:,} {split}" for split, count in packed.samples.items())
     print(
-        f"{output}: {counts} images of {by(packed.image_shape)} pixels, {packed.channels} "
+        f"{output}: {counts} {packed.noun} of {by(packed.image_shape)}, {packed.channels} "
         f"channel{'s' * (packed.channels > 1)} {packed.dtype}, {len(packed.classes)} classes, "
         f"{mebibytes(output.stat().st_size)}"
     )
@@ -55,5 +55,5 @@ def print_prepared(prepared: Prepared, output: Path) -> None:
             print(f"    {name}: {reason}")
         if len(prepared.skipped) > SHOWN_FILES:
             print(f"    and {len(prepared.skipped) - SHOWN_FILES} more")
-    grid = " ".join(["2"] * packed.dimensions)
-    print(f"train on it: mpirun -n 4 python -m ddhpc --data.file {output} --decomposition.grid {grid}")
+    grid, ranks = " ".join(["2"] * packed.dimensions), 2**packed.dimensions
+    print(f"train on it: mpirun -n {ranks} python -m ddhpc --data.file {output} --decomposition.grid {grid}")

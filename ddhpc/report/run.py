@@ -27,7 +27,7 @@ def problem_line(problem: Problem) -> str:
     windows = sorted({extent(window) for window in problem.decomposition})
     shown = by(windows[0]) if len(windows) == 1 else f"{by(windows[0])} to {by(windows[-1])}"
     return (
-        f"{packed.path.name}: {samples} images of {by(packed.image_shape)} pixels, {packed.channels} "
+        f"{packed.path.name}: {samples} {packed.noun} of {by(packed.image_shape)}, {packed.channels} "
         f"channel{'s' * (packed.channels > 1)}, {len(packed.classes)} classes\n"
         f"{problem.subdomains} subdomains ({by(problem.config.decomposition.grid)}, overlap "
         f"{problem.config.decomposition.overlap}, windows {shown}): {model.name}, width {problem.width}, "
