@@ -152,7 +152,7 @@ def prepare(argv: list[str], started: float) -> None:
     add_common_options(options)
     given = vars(parse(options, argv[1:], kind.lists))
 
-    from ddhpc.report.preparing import progress_of, print_prepared
+    from ddhpc.report.preparing import print_prepared, progress_of
 
     def pack() -> None:
         with progress_of(f"packing {name}") as progress:

@@ -15,6 +15,34 @@ Decisions = Mapping[str, np.ndarray]
 """By split: local decisions [N, S, K] or final decisions [S, K], float32 probabilities."""
 
 
+def solve(
+    local: Decisions, labels: Mapping[str, np.ndarray], config: Coarse, device: str
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, list[float]]]:
+    """All fusions of the local decisions, and the history of the coarse DNN.
+
+    The decision of a single subdomain, the global CNN, is the final one; there is no coarse problem and no history.
+
+    Args:
+        local: by split, [N, S, K] float32.
+        labels: by split, [S] int64.
+        config: section `coarse`.
+        device: torch device.
+
+    Returns:
+        By fusion and split, final decisions [S, K]; and the history of `train_dnn`.
+    """
+    if len(local["train"]) == 1:
+        only = {split: decisions[0] for split, decisions in local.items()}
+        return dict.fromkeys(("mean", "vote", "dnn"), only), {"loss": [], "accuracy": []}
+    final, history = train_dnn(local, labels, config, device)
+    fusions = {
+        "mean": {split: mean(decisions) for split, decisions in local.items()},
+        "vote": {split: vote(decisions) for split, decisions in local.items()},
+        "dnn": final,
+    }
+    return fusions, history
+
+
 def mean(local: np.ndarray) -> np.ndarray:
     """Average probability of the local decisions [N, S, K]: final decisions [S, K]."""
     return np.asarray(local.mean(axis=0, dtype=np.float64), np.float32)

@@ -61,7 +61,7 @@ def layout(problem: Problem, labels: Mapping[str, np.ndarray], comm: MPI.Comm, p
         labels=labels,
         ids={split: packed.ids(split) for split in SPLITS} if comm.rank == 0 else {},
         epochs=config.local.epochs,
-        coarse_epochs=config.coarse.epochs,
+        coarse_epochs=config.coarse.epochs if problem.subdomains > 1 else 0,
     )
 
 

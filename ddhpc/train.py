@@ -74,12 +74,7 @@ def train(problem: Problem, directory: Path, comm: MPI.Comm, place: runtime.Plac
             return
         with clock("coarse"):
             problem.seed(problem.subdomains)
-            final, history = coarse.train_dnn(gathered, labels, problem.config.coarse, place.device)
-            fusions = {
-                "dnn": final,
-                "mean": {split: coarse.mean(gathered[split]) for split in SPLITS},
-                "vote": {split: coarse.vote(gathered[split]) for split in SPLITS},
-            }
+            fusions, history = coarse.solve(gathered, labels, problem.config.coarse, place.device)
         timing = {
             "startup": startup,
             "read": read.max(),

@@ -105,6 +105,9 @@ def test_the_global_cnn_is_the_same_program(small, tmp_path):
     with h5py.File(directory / "results.h5") as file:
         assert file["local/val/decision"].shape == (1, 30, 3)
         assert file["decomposition/upper"][0].tolist() == [16, 14]
+        for fusion in ("mean", "vote", "dnn"):
+            assert file[f"fusion/{fusion}"].attrs["test"] == file["local/test/accuracy"][0]
+        assert file["coarse/history/loss"].shape == (0,)
 
 
 def test_each_run_gets_its_own_directory(small, tmp_path):

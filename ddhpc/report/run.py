@@ -82,9 +82,11 @@ def _fusion_table(file: h5py.File) -> Table:
         table.add_column(column, justify="left" if column == "fusion" else "right")
     # The one subdomain a user could pick is the best on val; its test accuracy is then an honest one.
     best = int(file["local/val/accuracy"][...].argmax())
-    if file["local/val/accuracy"].size > 1:
-        best_row = (percent(file[f"local/{split}/accuracy"][best]) for split in SHOWN_SPLITS)
-        table.add_row(f"best local CNN on val (subdomain {best})", *best_row)
+    best_row = (percent(file[f"local/{split}/accuracy"][best]) for split in SHOWN_SPLITS)
+    if file["local/val/accuracy"].size == 1:
+        table.add_row("global CNN", *best_row)
+        return table
+    table.add_row(f"best local CNN on val (subdomain {best})", *best_row)
     for fusion in FUSIONS:
         table.add_row(fusion, *(percent(file[f"fusion/{fusion}"].attrs[split]) for split in SHOWN_SPLITS))
     return table
