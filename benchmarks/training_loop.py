@@ -62,7 +62,7 @@ def main() -> None:
 
     loops = {
         "bare loop": lambda: bare(network(), inputs, targets, config.epochs, config.batch_size),
-        "ddhpc": lambda: train_local(network(), images, labels, config, lambda fraction, accuracy: None),
+        "ddhpc": lambda: train_local(network(), images, labels, config, lambda fraction, accuracy, state: None),
     }
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     for repeat in range(given.repeats + 1):

@@ -8,7 +8,7 @@ import time
 import traceback
 
 from ddhpc import runtime
-from ddhpc.errors import BAD_INPUT, InputError
+from ddhpc.errors import InputError, Stopped
 
 AGREE_SECONDS = 5.0
 
@@ -20,8 +20,8 @@ def main() -> None:
         from ddhpc import cli
 
         cli.main(sys.argv[1:], started)
-    except InputError as error:
-        end_for_bad_input(error)
+    except (InputError, Stopped) as error:
+        end_together(error)
     except BrokenPipeError:
         os._exit(1)
     except Exception:
@@ -36,28 +36,32 @@ def main() -> None:
         abort(130)
 
 
-def end_for_bad_input(error: InputError) -> None:
-    """End all ranks with exit code 2, the message once, from rank 0 where it has failed too.
+def end_together(error: InputError | Stopped) -> None:
+    """End all ranks with the exit code of the error, its message once, from rank 0 where it has failed too.
 
     Nearly always all ranks fail alike and meet at the barrier. If one fails alone the others do not come; it then says
-    itself what is wrong. The job is aborted either way: leaving in order would close files that other ranks may hold.
+    itself what is wrong. After bad input the job is aborted either way: leaving in order would close files that other
+    ranks may hold.
     """
     message = f"ddhpc: {error}"
     if runtime.launched_size() == 1:
         print(message, file=sys.stderr, flush=True)
-        sys.exit(BAD_INPUT)
+        sys.exit(error.code)
     from mpi4py import MPI
 
-    if MPI.COMM_WORLD.rank == 0:
+    world = MPI.COMM_WORLD
+    if world.rank == 0:
         print(message, file=sys.stderr, flush=True)
-    request, deadline = MPI.COMM_WORLD.Ibarrier(), time.monotonic() + AGREE_SECONDS
-    while not request.Test():
+    together, deadline = world.Ibarrier(), time.monotonic() + AGREE_SECONDS
+    while not together.Test():
         if time.monotonic() > deadline:
-            if MPI.COMM_WORLD.rank != 0:
-                print(f"{message} (on rank {MPI.COMM_WORLD.rank})", file=sys.stderr, flush=True)
-            break
+            if world.rank != 0:
+                print(f"{message} (on rank {world.rank})", file=sys.stderr, flush=True)
+            world.Abort(error.code)
         time.sleep(runtime.POLL_SECONDS)
-    MPI.COMM_WORLD.Abort(BAD_INPUT)
+    if isinstance(error, Stopped):
+        sys.exit(error.code)
+    world.Abort(error.code)
 
 
 def abort(code: int) -> None:

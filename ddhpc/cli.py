@@ -11,7 +11,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from ddhpc import __version__, runtime
-from ddhpc.errors import BAD_INPUT, InputError
+from ddhpc.errors import BAD_INPUT, InputError, Stopped
 from ddhpc.options import add_configuration, closest, configure, parse, parser
 from ddhpc.prepare import KINDS, add_common_options, load
 
@@ -102,19 +102,28 @@ def train(argv: list[str], started: float) -> None:
 
     comm = runtime.world()
     from ddhpc.problem import open_problem
+    from ddhpc.provenance import identity
     from ddhpc.report.run import print_run, problem_line
     from ddhpc.results import run_directory
     from ddhpc.train import train as solve
 
     problem = runtime.together(comm, partial(open_problem, command.config))
     place = runtime.together(comm, partial(runtime.place, comm, command.config.run))
-    output = runtime.together(
-        comm,
-        lambda: run_directory(command.name, command.options.output, command.options.overwrite, comm.rank),
-    )
-    directory = Path(runtime.broadcast_text(comm, output))
+
+    def make_directory() -> str:
+        if comm.rank != 0:
+            return ""
+        options = command.options
+        return str(run_directory(command.name, options.output, options.overwrite, identity(problem)))
+
+    directory = Path(runtime.broadcast_text(comm, runtime.together(comm, make_directory)))
     say(f"{problem_line(problem)}\n{place.line(comm.size)}\nrun directory {directory}")
-    solve(problem, directory, comm, place, startup=time.perf_counter() - started)
+    if kept := len(list(directory.glob("checkpoints/*.pt"))):
+        say(f"continuing: {kept} of {problem.subdomains} subdomains have a checkpoint")
+    try:
+        solve(problem, directory, comm, place, startup=time.perf_counter() - started)
+    except Stopped as stop:
+        raise Stopped(f"{stop}; checkpoints are made, continue with the same command, --output {directory}") from stop
     if comm.rank == 0:
         print_run(directory)
 

@@ -1,7 +1,9 @@
-"""The one error that means: what the user gave is wrong, and here is what to do."""
+"""The two ways in which a job ends early and in order, on all ranks together."""
 
 BAD_INPUT = 2
 """Exit code of a job that ends for bad input."""
+TO_BE_CONTINUED = 75
+"""Exit code of a job that was asked to stop and can be continued (EX_TEMPFAIL of sysexits.h)."""
 
 
 class InputError(ValueError):
@@ -9,3 +11,14 @@ class InputError(ValueError):
 
     Ends the job with exit code BAD_INPUT and the message once, from rank 0.
     """
+
+    code = BAD_INPUT
+
+
+class Stopped(Exception):
+    """The job was asked to stop, and everything that it needs to continue is on the disk.
+
+    Ends the job with exit code TO_BE_CONTINUED and the message once, from rank 0.
+    """
+
+    code = TO_BE_CONTINUED

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,10 @@ from ddhpc.errors import InputError
 DECISION_BATCH = 512
 WARM_UP = 0.25
 
-Step = Callable[[float, float], None]
+State = dict[str, Any]
+Step = Callable[[float, float, Callable[[], State]], None]
+"""Called after each step with the share of steps done, the accuracy of the last epoch (NaN in the first), and a
+function that gives all that the next step depends on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,14 +121,65 @@ def schedule(optimizer: torch.optim.Optimizer, config: Local, steps: int) -> tor
     )
 
 
-def train_local(cnn: nn.Module, images: Images, labels: np.ndarray, config: Local, on_step: Step) -> History:
+@dataclass(kw_only=True)
+class Training:
+    """A local CNN in training: all that its next step depends on."""
+
+    cnn: nn.Module
+    optimizer: torch.optim.Optimizer
+    rate: torch.optim.lr_scheduler.LRScheduler
+    history: History
+    order: Tensor
+    """[S] int64, the images in the order of this epoch."""
+    loss: Tensor
+    """Sum over the steps of this epoch."""
+    right: Tensor
+    """Images classified rightly in this epoch, int64."""
+    step: int = 0
+    """Steps done in this epoch."""
+    seconds: float = 0.0
+    """That this epoch took so far."""
+    learning_rate: float = 0.0
+    """Of the last step."""
+
+    def state(self) -> State:
+        """All of it, and the random numbers of this process, as `checkpoint.save` takes it."""
+        on_gpu = self.order.device.type == "cuda"
+        return {
+            **{name: getattr(self, name).state_dict() for name in ("cnn", "optimizer", "rate")},
+            **{name: getattr(self, name) for name in ("order", "loss", "right", "step", "seconds", "learning_rate")},
+            "history": asdict(self.history),
+            "random": torch.get_rng_state(),
+            "random_gpu": torch.cuda.get_rng_state(self.order.device) if on_gpu else None,
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on as if the training that gave this state had never stopped."""
+        device = self.order.device
+        for name in ("cnn", "optimizer", "rate"):
+            getattr(self, name).load_state_dict(state[name])
+        for name in ("order", "loss", "right"):
+            setattr(self, name, state[name].to(device))
+        for name in ("step", "seconds", "learning_rate"):
+            setattr(self, name, state[name])
+        self.history = History(**state["history"])
+        torch.set_rng_state(state["random"])
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(state["random_gpu"], device)
+
+
+def train_local(
+    cnn: nn.Module, images: Images, labels: np.ndarray, config: Local, on_step: Step, saved: State | None = None
+) -> History:
     """Train a local CNN in place.
 
     Args:
         cnn: network from [B, C, *window] to [B, K] logits, on the device of the images.
         images: the windows of the training split.
         labels: [S] int64.
-        on_step: called after each step with the share of steps done and the accuracy of the last epoch.
+        on_step: called after each step; what it raises ends the training.
+        saved: a state that `on_step` got, to go on from; the remaining steps have the same bits as if nothing
+            had happened.
 
     Raises:
         InputError: the loss is no longer finite.
@@ -143,12 +198,20 @@ def train_local(cnn: nn.Module, images: Images, labels: np.ndarray, config: Loca
     )
     rate = schedule(optimizer, config, config.epochs * batches)
     history = History(loss=[], accuracy=[], learning_rate=[], seconds=[])
+    nothing = torch.zeros((), dtype=torch.int64, device=device)
+    training = Training(
+        cnn=cnn, optimizer=optimizer, rate=rate, history=history, order=nothing, loss=nothing, right=nothing
+    )
+    if saved:
+        training.restore(saved)
+        history = training.history
     cnn.train()
-    for epoch in range(config.epochs):
-        started = time.perf_counter()
-        order = torch.randperm(len(target)).to(device)
-        total_loss, right = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
-        for number, batch in enumerate(order[: batches * batch_size].split(batch_size), start=1):
+    for epoch in range(len(history.loss), config.epochs):
+        started = time.perf_counter() - training.seconds
+        if training.step == 0:
+            training.order = torch.randperm(len(target)).to(device)
+            training.loss, training.right = torch.zeros((), device=device), torch.zeros_like(nothing)
+        for batch in training.order[: batches * batch_size].split(batch_size)[training.step :]:
             pixels = images.normalised(augmented(images, batch, config.shift, config.flip))
             with autocast(config.precision, device.type):
                 logits = cnn(pixels)
@@ -156,15 +219,19 @@ def train_local(cnn: nn.Module, images: Images, labels: np.ndarray, config: Loca
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-            used_rate = float(rate.get_last_lr()[0])
+            training.learning_rate = float(rate.get_last_lr()[0])
             rate.step()
-            total_loss += loss.detach()
-            right += (logits.argmax(1) == target[batch]).sum()
-            on_step((epoch + number / batches) / config.epochs, history.accuracy[-1] if epoch else float("nan"))
-        history.loss.append(total_loss.item() / batches)
-        history.accuracy.append(right.item() / (batches * batch_size))
-        history.learning_rate.append(used_rate)
-        history.seconds.append(time.perf_counter() - started)
+            training.loss += loss.detach()
+            training.right += (logits.argmax(1) == target[batch]).sum()
+            training.step += 1
+            training.seconds = time.perf_counter() - started
+            done = (epoch + training.step / batches) / config.epochs
+            on_step(done, history.accuracy[-1] if epoch else float("nan"), training.state)
+        history.loss.append(training.loss.item() / batches)
+        history.accuracy.append(training.right.item() / (batches * batch_size))
+        history.learning_rate.append(training.learning_rate)
+        history.seconds.append(training.seconds)
+        training.step, training.seconds = 0, 0.0
         if not np.isfinite(history.loss[-1]):
             raise InputError(
                 f"--local.learning_rate {config.learning_rate}: the loss is not finite after epoch {epoch + 1}; "

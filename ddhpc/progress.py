@@ -17,6 +17,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+NEWS, STOP = 0, 1
 SEND_SECONDS = 0.5
 LINE_SECONDS = 10.0
 
@@ -74,7 +75,10 @@ class Progress:
             self._live.__exit__(kind, error, trace)
 
     def step(self, subdomain: int, fraction: float, accuracy: float) -> None:
-        """Note that `fraction` of the steps of `subdomain` are done, at this accuracy on the training images."""
+        """Note that `fraction` of the steps of `subdomain` are done, at this accuracy on the training images.
+
+        Cheap: called after every step, it does something every half second.
+        """
         if time.monotonic() < self._next_send and fraction < 1:
             return
         self._next_send = time.monotonic() + SEND_SECONDS
@@ -83,21 +87,30 @@ class Progress:
             self.show()
         else:
             self._sending = [request for request in self._sending if not request.Test()]
-            self._sending.append(self._comm.Isend(np.array([subdomain, fraction, accuracy]), dest=0))
+            self._sending.append(self._comm.Isend(np.array([subdomain, fraction, accuracy]), dest=0, tag=NEWS))
 
     def show(self) -> None:
         """Take in what other ranks sent and refresh the display; does nothing on other ranks than 0."""
         if self._comm.rank != 0:
             return
         message = np.empty(3)
-        while self._comm.Iprobe():
-            self._comm.Recv(message)
+        while self._comm.Iprobe(tag=NEWS):
+            self._comm.Recv(message, tag=NEWS)
             self._fraction[int(message[0])], self._accuracy[int(message[0])] = message[1:]
         if self._live:
             self._live.update(self._table(), refresh=True)
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_SECONDS
             print(self._line(), flush=True)
+
+    def stop(self) -> None:
+        """Tell all other ranks that this one stops, so that they do not train on alone."""
+        for rank in set(range(self._comm.size)) - {self._comm.rank}:
+            self._sending.append(self._comm.Isend(np.empty(0), dest=rank, tag=STOP))
+
+    def stopped(self) -> bool:
+        """Whether another rank has said that it stops."""
+        return self._comm.Iprobe(tag=STOP)
 
     def finish(self) -> None:
         """After all ranks are done: take in the last messages, so that none is left under way."""

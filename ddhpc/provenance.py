@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -63,6 +63,16 @@ def layout(problem: Problem, labels: Mapping[str, np.ndarray], comm: MPI.Comm, p
         epochs=config.local.epochs,
         coarse_epochs=config.coarse.epochs if problem.subdomains > 1 else 0,
     )
+
+
+def identity(problem: Problem) -> dict[str, Any]:
+    """All that the results depend on: a run continues only where it is the same."""
+    return {
+        **problem.config.to_dict(),
+        "data_digest": problem.packed.digest,
+        "ddhpc_version": ddhpc.__version__,
+        "git_commit": git_commit(),
+    }
 
 
 def git_commit() -> str:

@@ -6,16 +6,18 @@ Only this module, `train`, `results` and `progress` know MPI, and the communicat
 from __future__ import annotations
 
 import os
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
 from ddhpc.config import Run
-from ddhpc.errors import InputError
+from ddhpc.errors import InputError, Stopped
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -60,25 +62,54 @@ def wait(request: MPI.Request, tick: Callable[[], None] = lambda: None) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def together(comm: MPI.Comm, action: Callable[[], T], tick: Callable[[], None] = lambda: None) -> T:
-    """Run `action` on every rank and give its value; if it raises InputError on any rank, all ranks raise it.
+class StopRequest:
+    """Signals that ask the job to stop: SIGTERM, SIGINT, and the one that the scheduler sends ahead of the time limit.
 
-    Stands before every collective, so that no rank waits for one that cannot take part. The message raised is that
-    of the lowest failing rank.
+    A handler only takes the name of the signal down; the training loop looks at it.
+    """
+
+    def __init__(self, advance: Literal["USR1", "USR2"]) -> None:
+        self.signal = ""
+        self._names = ("SIGTERM", "SIGINT", f"SIG{advance}")
+
+    def __enter__(self) -> StopRequest:
+        self._before = {name: signal.signal(getattr(signal, name), self._note) for name in self._names}
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        for name, handler in self._before.items():
+            signal.signal(getattr(signal, name), handler)
+
+    def obey(self) -> None:
+        """Raise Stopped if a signal has come."""
+        if self.signal:
+            raise Stopped(f"stopped by {self.signal}")
+
+    def _note(self, number: int, frame: object) -> None:
+        self.signal = signal.Signals(number).name
+
+
+def together(comm: MPI.Comm, action: Callable[[], T], tick: Callable[[], None] = lambda: None) -> T:
+    """Run `action` on every rank and give its value; if it raises InputError or Stopped on any rank, all ranks do.
+
+    Stands before every collective, so that no rank waits for one that cannot take part. What is raised is that of the
+    lowest failing rank.
     """
     from mpi4py import MPI
 
-    message = b""
+    failure: InputError | Stopped | None = None
     try:
         value = action()
-    except InputError as error:
-        message = str(error).encode()
-    failing = np.array([comm.rank if message else comm.size])
+    except (InputError, Stopped) as error:
+        failure = error
+    failing = np.array([comm.rank if failure else comm.size])
     first = np.empty_like(failing)
     wait(comm.Iallreduce(failing, first, op=MPI.MIN), tick)
     if first[0] == comm.size:
         return value
-    raise InputError(broadcast_text(comm, message.decode(), root=int(first[0])))
+    kind = broadcast_text(comm, type(failure).__name__, root=int(first[0]))
+    message = broadcast_text(comm, str(failure), root=int(first[0]))
+    raise (Stopped if kind == Stopped.__name__ else InputError)(message) from failure
 
 
 def broadcast_text(comm: MPI.Comm, text: str, root: int = 0) -> str:
@@ -177,3 +208,22 @@ def place(comm: MPI.Comm, run: Run) -> Place:
         device=device,
         device_name=name,
     )
+
+
+class Clock:
+    """Seconds that this rank spends in each phase."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Add the seconds of the `with` block to a phase."""
+        started = time.perf_counter()
+        yield
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - started
+
+    def elapsed(self) -> float:
+        """Seconds since the clock was made."""
+        return time.perf_counter() - self.started

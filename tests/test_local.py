@@ -5,12 +5,13 @@ import pytest
 import torch
 from torch import nn
 
+from ddhpc import checkpoint
 from ddhpc.config import Local
 from ddhpc.errors import InputError
 from ddhpc.local import Images, augmented, local_decisions, to_device, train_local
 from ddhpc.metrics import accuracy
 
-SILENT = lambda fraction, accuracy: None  # noqa: E731
+SILENT = lambda fraction, accuracy, state: None  # noqa: E731
 
 
 def images(pixels, core=None):
@@ -89,10 +90,43 @@ def test_a_decision_does_not_depend_on_the_other_images():
 def test_progress_reports_every_step():
     pixels, labels = stripes(100)
     seen = []
-    train_local(small_cnn(), images(pixels), labels, Local(epochs=2, batch_size=25), lambda *step: seen.append(step))
+    train_local(
+        small_cnn(), images(pixels), labels, Local(epochs=2, batch_size=25), lambda *step: seen.append(step[:2])
+    )
     assert [fraction for fraction, _ in seen] == pytest.approx(np.arange(1, 9) / 8)
     assert np.isnan(seen[3][1])
     assert 0 <= seen[4][1] <= 1
+
+
+class Halt(Exception):
+    pass
+
+
+@pytest.mark.parametrize("steps", [1, 5, 6, 8, 17, 18])
+@pytest.mark.parametrize("schedule", ["onecycle", "cosine"])
+def test_a_training_goes_on_from_any_step_with_the_same_bits(steps, schedule, tmp_path):
+    """6 steps an epoch: the stops are within an epoch, at its end, and at the end of the last."""
+    pixels, labels = stripes(48)
+    config = Local(epochs=3, batch_size=8, shift=1, flip=True, schedule=schedule)
+
+    def on_step(fraction, accuracy, state):
+        if round(18 * fraction) == steps:
+            checkpoint.save(tmp_path / "x.pt", state())
+            raise Halt
+
+    undisturbed = small_cnn()
+    expected = train_local(undisturbed, images(pixels), labels, config, SILENT)
+    with pytest.raises(Halt):
+        train_local(small_cnn(), images(pixels), labels, config, on_step)
+    again = small_cnn()
+    torch.manual_seed(77)
+    saved, damaged = checkpoint.load(tmp_path / "x.pt")
+    assert damaged == []
+    found = train_local(again, images(pixels), labels, config, SILENT, saved)
+    for ours, theirs in zip(again.state_dict().values(), undisturbed.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
+    for name in ("loss", "accuracy", "learning_rate"):
+        assert getattr(found, name) == getattr(expected, name)
 
 
 def test_a_diverging_training_says_what_to_change():

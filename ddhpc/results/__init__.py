@@ -5,7 +5,7 @@ write their subdomains' slabs after it, all at once where h5py has MPI, through 
 values in the same file.
 """
 
-from ddhpc.results.directory import FILE, PART, is_finished, run_directory
+from ddhpc.results.directory import FILE, PART, file_system, is_finished, run_directory
 from ddhpc.results.layout import DEVICE_BYTES, FUSIONS, Layout, create
 from ddhpc.results.read import open_results, verify
 from ddhpc.results.write import finish, write_local
@@ -17,6 +17,7 @@ __all__ = [
     "PART",
     "Layout",
     "create",
+    "file_system",
     "finish",
     "is_finished",
     "open_results",

@@ -1,0 +1,61 @@
+"""A subdomain's state on disk: replaced atomically, checked by a checksum, the last two kept, nothing executable."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddhpc.data.hdf5 import replace
+
+DIGEST_BYTES = 32
+
+
+def path(directory: Path, subdomain: int) -> Path:
+    """Where a run directory keeps the checkpoint of a subdomain."""
+    return directory / "checkpoints" / f"{subdomain:05}.pt"
+
+
+def save(file: Path, state: dict[str, Any]) -> None:
+    """Replace a checkpoint and keep the one before it, ending in `.previous`; OSError leaves both as they are.
+
+    Args:
+        file: of the checkpoint; its directory is made.
+        state: tensors, numbers, strings, and lists and dictionaries of them.
+    """
+    payload = io.BytesIO()
+    torch.save(state, payload)
+    data = payload.getbuffer()
+    part = file.with_suffix(".part")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with part.open("wb") as stream:
+            stream.write(hashlib.sha256(data).digest())
+            stream.write(data)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+    if file.exists():
+        file.replace(_previous(file))
+    replace(part, file)
+
+
+def load(file: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The newest checkpoint that is whole, None without one; and a line for each that is damaged."""
+    damaged: list[str] = []
+    for candidate in (file, _previous(file)):
+        if not candidate.exists():
+            continue
+        data = candidate.read_bytes()
+        if hashlib.sha256(data[DIGEST_BYTES:]).digest() == data[:DIGEST_BYTES]:
+            state: dict[str, Any] = torch.load(io.BytesIO(data[DIGEST_BYTES:]), weights_only=True)
+            return state, damaged
+        damaged.append(f"{candidate}: damaged, its checksum differs")
+    return None, damaged
+
+
+def _previous(file: Path) -> Path:
+    return file.with_suffix(".previous")

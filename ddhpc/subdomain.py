@@ -1,0 +1,98 @@
+"""One subdomain on its rank: read its windows, train its CNN with checkpoints, give its decisions."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ddhpc import checkpoint, runtime
+from ddhpc.data.packed import SPLITS
+from ddhpc.decomposition import grow
+from ddhpc.errors import Stopped
+from ddhpc.local import State, channels_last, local_decisions, to_device, train_local
+from ddhpc.metrics import accuracy
+from ddhpc.models import parameters
+from ddhpc.problem import Problem
+from ddhpc.progress import Progress
+from ddhpc.results import file_system
+
+
+def solve_local(
+    problem: Problem,
+    subdomain: int,
+    labels: dict[str, np.ndarray],
+    directory: Path,
+    place: runtime.Place,
+    clock: runtime.Clock,
+    progress: Progress,
+    request: runtime.StopRequest,
+) -> dict[str, np.ndarray]:
+    """Read the windows of a subdomain, train its CNN, and give what the results file keeps of it below /local."""
+    config, packed, window = problem.config.local, problem.packed, problem.decomposition[subdomain]
+    file = checkpoint.path(directory, subdomain)
+    saved, damaged = checkpoint.load(file)
+    for line in damaged:
+        print(f"ddhpc: warning: {line}; going on from the one before it, if any", file=sys.stderr, flush=True)
+    if saved and "solved" in saved:
+        solved = {name: np.asarray(values.numpy()) for name, values in saved["solved"].items()}
+        progress.step(subdomain, 1, float(solved["history/accuracy"][-1]))
+        return solved
+
+    on_gpu = place.device != "cpu"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(place.device)
+    images = {}
+    with clock("read"):
+        for split in SPLITS:
+            margin = config.shift if split == "train" else 0
+            grown, core = grow(window, margin, packed.image_shape)
+            images[split] = to_device(packed.read(split, grown), core, packed.mean, packed.std, place.device)
+
+    started, cpu_started = time.perf_counter(), time.process_time()
+    cnn = problem.local_cnn(subdomain).to(place.device)
+    cnn = cnn.to(memory_format=channels_last(images["train"].pixels.ndim))
+    seconds = np.array(saved["spent"] if saved else (0.0, 0.0))
+
+    def spent() -> np.ndarray:
+        return np.asarray(seconds + np.array([time.perf_counter() - started, time.process_time() - cpu_started]))
+
+    def keep(state: State) -> None:
+        with file_system(file):
+            checkpoint.save(file, state)
+
+    due = time.monotonic() + problem.config.run.checkpoint_seconds
+
+    def on_step(fraction: float, accuracy: float, state: Callable[[], State]) -> None:
+        nonlocal due
+        progress.step(subdomain, fraction, accuracy)
+        stop = request.signal or progress.stopped()
+        if stop or time.monotonic() >= due:
+            keep({**state(), "spent": spent().tolist()})
+            due = time.monotonic() + problem.config.run.checkpoint_seconds
+        if stop:
+            progress.stop()
+            raise Stopped(f"stopped by {request.signal or 'another rank'}")
+
+    history = train_local(cnn, images["train"], labels["train"], config, on_step, saved)
+    decisions = {split: local_decisions(cnn, images[split], config.precision) for split in SPLITS}
+    wall, cpu = spent()
+
+    peak = torch.cuda.max_memory_allocated(place.device) if on_gpu else 0
+    solved = {
+        **{f"{split}/decision": decisions[split] for split in SPLITS},
+        **{f"{split}/accuracy": accuracy(decisions[split], labels[split]) for split in SPLITS},
+        **{f"history/{name}": np.array(values) for name, values in vars(history).items()},
+        "parameters": np.array(parameters(cnn)),
+        "seconds": np.array(wall),
+        "cpu_seconds": np.array(cpu),
+        "peak_memory_bytes": np.array(peak or 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss),
+    }
+    tensors = {name: torch.from_numpy(values) for name, values in solved.items()}
+    keep({"cnn": cnn.state_dict(), "solved": tensors})
+    return solved
