@@ -10,7 +10,8 @@ Layout, format version 1 (S samples of a split, C channels, K classes; split is 
     /statistics/mean    [C] float64, of the training split in stored units; std likewise
     /skipped            [n] UTF-8, names of the files left out, each with the reason
 
-Strings have fixed length, filters are shuffle and gzip: h5ls, h5dump and every HDF5 library read the file.
+Strings have fixed length; filters are shuffle, gzip and a checksum (Fletcher32) of each chunk. h5ls, h5dump and every
+HDF5 library read the file.
 """
 
 from __future__ import annotations
@@ -174,8 +175,8 @@ def write_packed(
         file["skipped"] = text(skipped)
         for name in SPLITS:
             group = file.create_group(name)
-            group.create_dataset("label", data=labels[name], compression="gzip", shuffle=True)
-            group.create_dataset("id", data=text(splits[name].ids), compression="gzip")
+            group.create_dataset("label", data=labels[name], compression="gzip", shuffle=True, fletcher32=True)
+            group.create_dataset("id", data=text(splits[name].ids), compression="gzip", fletcher32=True)
             mean, std = _write_images(group, splits[name], (channels, *image_shape), dtype)
             if name == "train":
                 file["statistics/mean"], file["statistics/std"] = mean, std
@@ -195,8 +196,8 @@ def _write_images(
     count = len(split.ids)
     samples, *rest = choose_chunks(shape[1:], shape[0], dtype.itemsize)
     samples = min(samples, count)
-    filters = {"chunks": (samples, *rest), "compression": "gzip", "shuffle": dtype.itemsize > 1}
-    stored = group.create_dataset("image", (count, *shape), dtype, **filters)
+    filters = {"compression": "gzip", "shuffle": dtype.itemsize > 1, "fletcher32": True}
+    stored = group.create_dataset("image", (count, *shape), dtype, chunks=(samples, *rest), **filters)
     row = np.empty((samples, *shape), dtype)
     mean, squares = np.zeros(shape[0]), np.zeros(shape[0])
     for i, (name, image) in enumerate(zip(split.ids, split.images, strict=True)):

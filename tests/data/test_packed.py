@@ -404,3 +404,15 @@ def test_a_file_that_is_nowhere_names_the_option_and_the_places(name):
     with pytest.raises(InputError) as error:
         find(name)
     assert_one_line(error, f"--data.file {name}", "looked for", str(Path(name).absolute()))
+
+
+def test_a_garbled_chunk_is_noticed(file: Path) -> None:
+    with h5py.File(file) as opened:
+        chunk = opened["train/image"].id.get_chunk_info(0)
+    data = bytearray(file.read_bytes())
+    data[chunk.byte_offset + chunk.size // 2] ^= 4
+    file.write_bytes(data)
+    packed = open_packed(file)
+    with pytest.raises(InputError) as error:
+        packed.read("train", whole(packed))
+    assert_one_line(error, str(file), "cannot be read")

@@ -1,0 +1,195 @@
+"""Faults in real jobs: killed, stopped, continued with other ranks; the results have the bits of an undisturbed run."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+
+from ddhpc.results import verify
+from tests.conftest import mpirun
+from tests.test_train import decisions
+
+pytestmark = pytest.mark.slow
+
+KILLS = int(os.environ.get("DDHPC_KILLS", "6"))
+OPTIONS = [
+    *("--decomposition.grid", 2, 3, "--local.epochs", 60, "--local.batch_size", 16, "--coarse.epochs", 30),
+    *("--model.global_width", 8, "--local.shift", 1, "--run.threads", 1, "--run.checkpoint_seconds", 1),
+]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(small, tmp_path_factory):
+    """Decisions and losses of a run that nothing happened to, and the seconds that it took."""
+    cwd = tmp_path_factory.mktemp("undisturbed")
+    started = time.monotonic()
+    completed = mpirun(2, "--data.file", small, *OPTIONS, "--output", "run", cwd=cwd)
+    assert completed.returncode == 0, completed.stderr
+    return decisions(cwd / "run"), time.monotonic() - started
+
+
+def start(ranks, small, cwd, *arguments):
+    """The job, running; its standard error goes to a file."""
+    command = ["mpirun", "-n", ranks, sys.executable, "-m", "ddhpc", "--data.file", small, *OPTIONS]
+    with (cwd / "stderr").open("w") as stderr, (cwd / "stdout").open("w") as stdout:
+        return subprocess.Popen(
+            [*map(str, command), "--output", "run", *map(str, arguments)],
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+
+def ranks_of(job):
+    """Process ids of the ranks of an mpirun on this machine."""
+    found = subprocess.run(["pgrep", "-P", str(job.pid), "-f", "ddhpc"], capture_output=True, text=True).stdout
+    return [int(pid) for pid in found.split()]
+
+
+def same_bits(directory, expected):
+    assert verify(directory) == []
+    found = decisions(directory)
+    for name, values in expected.items():
+        assert np.array_equal(values, found[name]), name
+
+
+def wait_for_checkpoint(cwd, job, count=1):
+    while job.poll() is None and len(list((cwd / "run").glob("checkpoints/*.pt"))) < count:
+        time.sleep(0.05)
+
+
+def test_kills_at_random_moments(small, tmp_path, undisturbed):
+    """SIGKILL of a random rank at a random moment of the job, again and again, until all kills are used up."""
+    expected, seconds = undisturbed
+    draw = random.Random(0)
+    kills, finished, slowest_end = 0, 0, 0.0
+    while kills < KILLS or finished == 0:
+        ranks = draw.choice((2, 3))
+        job = start(ranks, small, tmp_path)
+        moment = draw.uniform(0.3, 1.1 * seconds)
+        try:
+            job.wait(timeout=moment)
+        except subprocess.TimeoutExpired:
+            victims = ranks_of(job)
+            if victims and kills < KILLS:
+                killed = time.monotonic()
+                os.kill(draw.choice(victims), signal.SIGKILL)
+                kills += 1
+                assert job.wait(timeout=60) != 0
+                slowest_end = max(slowest_end, time.monotonic() - killed)
+                continue
+            job.wait(timeout=300)
+        assert job.returncode == 0, (tmp_path / "stderr").read_text()
+        same_bits(tmp_path / "run", expected)
+        finished += 1
+        subprocess.run(["rm", "-r", tmp_path / "run"], check=True)
+    print(f"{kills} kills, {finished} runs finished, job ended {slowest_end:.1f} s after a kill at most")
+    assert slowest_end < 30
+
+
+@pytest.mark.parametrize("name", ["SIGUSR2", "SIGTERM", "SIGINT"])
+def test_a_stopped_job_continues_with_other_ranks(name, small, tmp_path, undisturbed):
+    job = start(3, small, tmp_path)
+    wait_for_checkpoint(tmp_path, job)
+    for pid in ranks_of(job):
+        os.kill(pid, getattr(signal, name))
+    assert job.wait(timeout=60) == 75
+    errors = [line for line in (tmp_path / "stderr").read_text().splitlines() if line.startswith("ddhpc: ")]
+    assert errors == [f"ddhpc: stopped by {name}; checkpoints are made, continue with the same command, --output run"]
+    assert len(list((tmp_path / "run").glob("checkpoints/*.pt"))) >= 3
+    assert not (tmp_path / "run/results.h5").exists()
+    completed = mpirun(2, "--data.file", small, *OPTIONS, "--output", "run", cwd=tmp_path)
+    assert completed.returncode == 0, completed.stderr
+    assert "of 6 subdomains have a checkpoint" in completed.stdout
+    same_bits(tmp_path / "run", undisturbed[0])
+
+
+def test_a_signal_to_one_rank_stops_all(small, tmp_path):
+    job = start(3, small, tmp_path, "--local.epochs", 5000)
+    wait_for_checkpoint(tmp_path, job)
+    os.kill(ranks_of(job)[-1], signal.SIGUSR2)
+    assert job.wait(timeout=60) == 75
+
+
+def test_mpirun_passes_the_signal_on(small, tmp_path, undisturbed):
+    job = start(2, small, tmp_path)
+    wait_for_checkpoint(tmp_path, job)
+    job.send_signal(signal.SIGUSR2)
+    assert job.wait(timeout=60) == 75
+
+
+def test_finished_subdomains_are_not_touched_again(small, tmp_path, undisturbed):
+    job = start(1, small, tmp_path)
+    wait_for_checkpoint(tmp_path, job, count=3)
+    for pid in ranks_of(job):
+        os.kill(pid, signal.SIGKILL)
+    job.wait(timeout=60)
+    finished = tmp_path / "run/checkpoints/00000.pt"
+    before = finished.stat().st_mtime_ns
+    completed = mpirun(2, "--data.file", small, *OPTIONS, "--output", "run", cwd=tmp_path)
+    assert completed.returncode == 0, completed.stderr
+    assert finished.stat().st_mtime_ns == before
+    same_bits(tmp_path / "run", undisturbed[0])
+
+
+def test_a_damaged_checkpoint_is_named_and_replaced_by_the_one_before(small, tmp_path, undisturbed):
+    job = start(2, small, tmp_path)
+    while job.poll() is None and not list((tmp_path / "run").glob("checkpoints/*.previous")):
+        time.sleep(0.05)
+    for pid in ranks_of(job):
+        os.kill(pid, signal.SIGKILL)
+    job.wait(timeout=60)
+    previous = next((tmp_path / "run").glob("checkpoints/*.previous"))
+    file = previous.with_suffix(".pt")
+    os.truncate(file, 1000)
+    completed = mpirun(2, "--data.file", small, *OPTIONS, "--output", "run", cwd=tmp_path)
+    assert completed.returncode == 0, completed.stderr
+    assert f"warning: run/checkpoints/{file.name}: damaged, its checksum differs" in completed.stderr
+    same_bits(tmp_path / "run", undisturbed[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        (["--local.learning_rate", 0.05], "local.learning_rate was 0.1 and is now 0.05"),
+        (["--run.seed", 3], "run.seed was 0 and is now 3"),
+    ],
+)
+def test_another_configuration_is_refused_with_the_difference(change, shown, small, tmp_path):
+    job = start(2, small, tmp_path)
+    wait_for_checkpoint(tmp_path, job)
+    for pid in ranks_of(job):
+        os.kill(pid, signal.SIGKILL)
+    job.wait(timeout=60)
+    kept = sorted(path.name for path in (tmp_path / "run/checkpoints").glob("*.pt"))
+    again = mpirun(2, "--data.file", small, *OPTIONS, *change, "--output", "run", cwd=tmp_path)
+    assert again.returncode == 2
+    assert f"holds an unfinished run that is not this one: {shown}; expected the same" in again.stderr
+    assert sorted(path.name for path in (tmp_path / "run/checkpoints").glob("*.pt")) == kept
+    anew = mpirun(2, "--data.file", small, *OPTIONS, *change, "--output", "run", "--overwrite", cwd=tmp_path)
+    assert anew.returncode == 0, anew.stderr
+    assert "have a checkpoint" not in anew.stdout
+
+
+def test_another_data_file_or_version_is_refused(small, small_volumes, tmp_path):
+    job = start(2, small, tmp_path)
+    wait_for_checkpoint(tmp_path, job)
+    for pid in ranks_of(job):
+        os.kill(pid, signal.SIGKILL)
+    job.wait(timeout=60)
+    identity = tmp_path / "run/run.yaml"
+    for key, value in (("data_digest", "0" * 64), ("ddhpc_version", "0.0.1")):
+        original = identity.read_text()
+        identity.write_text(yaml.safe_dump({**yaml.safe_load(original), key: value}, sort_keys=False))
+        again = mpirun(2, "--data.file", small, *OPTIONS, "--output", "run", cwd=tmp_path)
+        assert again.returncode == 2
+        assert f"{key} was {value} and is now " in again.stderr
+        identity.write_text(original)
