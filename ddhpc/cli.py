@@ -23,6 +23,7 @@ usage: mpirun -n RANKS python -m ddhpc [VERB] [options]
 verbs:
   train     (also without a verb) train a local CNN on every subdomain, then the coarse DNN
   plan      print windows, ranks, networks and memory, without training
+  doctor    check MPI, HDF5, GPUs, threads, disk and clocks of a job before anything expensive
   prepare   pack raw images into one HDF5 file that all ranks can read their windows from
   phantom   write synthetic chest CT, labelled, to try the 3D problem without patients
   inspect   verify the results of a run and print its table; compare several runs
@@ -87,6 +88,12 @@ def train_parser() -> ArgumentParser:
         help="run directory; without it each run gets a new one under runs/",
     )
     options.add_argument("--overwrite", action="store_true", help="replace the finished run in --output")
+    options.add_argument(
+        "--subdomain",
+        type=int,
+        metavar="N",
+        help="train this subdomain alone in one process; when all are done, the same command without it finishes",
+    )
     add_configuration(options)
     return options
 
@@ -97,17 +104,21 @@ def train(argv: list[str], started: float) -> None:
     if command.options.print_config:
         say(command.config.to_yaml().rstrip())
         return
-    ranks = runtime.launched_size()
+    ranks, only = runtime.launched_size(), command.options.subdomain
+    if only is not None and (ranks > 1 or command.options.output is None):
+        raise InputError(f"--subdomain {only}: expected one process, without mpirun, and --output DIR that all share")
     say(f"ddhpc {__version__}: recipe {command.name}, starting {ranks} rank{'s' * (ranks > 1)} (loading MPI and torch)")
 
     comm = runtime.world()
+    from ddhpc import train as method
     from ddhpc.problem import open_problem
     from ddhpc.provenance import identity
     from ddhpc.report.run import print_run, problem_line
     from ddhpc.results import run_directory
-    from ddhpc.train import train as solve
 
     problem = runtime.together(comm, partial(open_problem, command.config))
+    if only is not None and not 0 <= only < problem.subdomains:
+        raise InputError(f"--subdomain {only}: expected 0 to {problem.subdomains - 1}")
     place = runtime.together(comm, partial(runtime.place, comm, command.config.run))
 
     def make_directory() -> str:
@@ -121,7 +132,11 @@ def train(argv: list[str], started: float) -> None:
     if kept := len(list(directory.glob("checkpoints/*.pt"))):
         say(f"continuing: {kept} of {problem.subdomains} subdomains have a checkpoint")
     try:
-        solve(problem, directory, comm, place, startup=time.perf_counter() - started)
+        if only is not None:
+            method.train_subdomain(problem, only, directory, comm, place)
+            say(f"subdomain {only} is done")
+            return
+        method.train(problem, directory, comm, place, startup=time.perf_counter() - started)
     except Stopped as stop:
         raise Stopped(f"{stop}; checkpoints are made, continue with the same command, --output {directory}") from stop
     if comm.rank == 0:
@@ -143,6 +158,32 @@ def plan(argv: list[str], started: float) -> None:
     from ddhpc.report.plan import print_plan
 
     alone(lambda: print_plan(open_problem(command.config), ranks))
+
+
+def doctor(argv: list[str], started: float) -> None:
+    """Check that this job is fit to run."""
+    options = parser("doctor", "Check MPI, HDF5, GPUs, threads, disk and clocks of this job; exit code 1 if unfit.")
+    options.add_argument("--output", metavar="DIR", default="runs", help="where results would be written")
+    add_configuration(options)
+    command = configure(argv, options)
+    comm = runtime.world()
+    from ddhpc.data.packed import SPLITS
+    from ddhpc.doctor import examine
+    from ddhpc.problem import open_problem
+    from ddhpc.provenance import layout
+    from ddhpc.report.doctor import print_findings
+
+    problem = runtime.together(comm, partial(open_problem, command.config))
+    place = runtime.together(comm, partial(runtime.place, comm, command.config.run))
+    output = Path(command.options.output).absolute()
+    directory = next(parent for parent in (output, *output.parents) if parent.is_dir())
+    labels = {split: problem.packed.labels(split) for split in SPLITS}
+    findings = examine(comm, place, directory, 3 * layout(problem, labels, comm, place).size())
+    if comm.rank == 0:
+        print_findings(findings)
+    unfit = comm.rank == 0 and any(finding.status == "error" for finding in findings)
+    if runtime.broadcast_text(comm, "unfit" if unfit else ""):
+        sys.exit(1)
 
 
 def prepare(argv: list[str], started: float) -> None:
@@ -213,6 +254,7 @@ def inspect(argv: list[str], started: float) -> None:
 VERBS: dict[str, Callable[[list[str], float], None]] = {
     "train": train,
     "plan": plan,
+    "doctor": doctor,
     "prepare": prepare,
     "phantom": phantom,
     "inspect": inspect,

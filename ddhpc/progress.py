@@ -56,8 +56,9 @@ class Progress:
 
     def __init__(self, comm: MPI.Comm, shares: Sequence[range], epochs: int) -> None:
         self._comm, self._shares, self._epochs = comm, shares, epochs
-        self._fraction = np.zeros(shares[-1].stop)
-        self._accuracy = np.full(shares[-1].stop, np.nan)
+        self._first = shares[0].start
+        self._fraction = np.zeros(shares[-1].stop - self._first)
+        self._accuracy = np.full(shares[-1].stop - self._first, np.nan)
         self._started = self._next_send = time.monotonic()
         self._next_line = self._started + LINE_SECONDS
         self._sending: list[MPI.Request] = []
@@ -83,7 +84,7 @@ class Progress:
             return
         self._next_send = time.monotonic() + SEND_SECONDS
         if self._comm.rank == 0:
-            self._fraction[subdomain], self._accuracy[subdomain] = fraction, accuracy
+            self._note(subdomain, fraction, accuracy)
             self.show()
         else:
             self._sending = [request for request in self._sending if not request.Test()]
@@ -96,7 +97,7 @@ class Progress:
         message = np.empty(3)
         while self._comm.Iprobe(tag=NEWS):
             self._comm.Recv(message, tag=NEWS)
-            self._fraction[int(message[0])], self._accuracy[int(message[0])] = message[1:]
+            self._note(int(message[0]), *message[1:])
         if self._live:
             self._live.update(self._table(), refresh=True)
         elif time.monotonic() >= self._next_line:
@@ -119,9 +120,13 @@ class Progress:
         for request in self._sending:
             request.Wait()
 
+    def _note(self, subdomain: int, fraction: float, accuracy: float) -> None:
+        self._fraction[subdomain - self._first], self._accuracy[subdomain - self._first] = fraction, accuracy
+
     def _left(self) -> str:
         elapsed = time.monotonic() - self._started
-        done = min(self._fraction[share.start : share.stop].mean() for share in self._shares)
+        fractions = np.split(self._fraction, [share.stop - self._first for share in self._shares[:-1]])
+        done = min(fraction.mean() for fraction in fractions)
         return clock(elapsed * (1 - done) / done) if done > 0 else "?"
 
     def _line(self) -> str:
@@ -129,10 +134,11 @@ class Progress:
         seen = self._accuracy[np.isfinite(self._accuracy)]
         accuracy = f", training accuracy {seen.min():.1%} to {seen.max():.1%}" if len(seen) else ""
         epochs = self._fraction * self._epochs
+        elapsed = clock(time.monotonic() - self._started)
         return (
-            f"  {clock(time.monotonic() - self._started)}  local CNNs {self._fraction.mean():.0%}: epoch "
-            f"{epochs.mean():.1f} of {self._epochs} (slowest, subdomain {slowest}: {epochs[slowest]:.1f}; fastest, "
-            f"subdomain {fastest}: {epochs[fastest]:.1f}){accuracy}, {self._left()} left"
+            f"  {elapsed}  local CNNs {self._fraction.mean():.0%}: epoch {epochs.mean():.1f} of {self._epochs} "
+            f"(slowest, subdomain {self._first + slowest}: {epochs[slowest]:.1f}; "
+            f"fastest, subdomain {self._first + fastest}: {epochs[fastest]:.1f}){accuracy}, {self._left()} left"
         )
 
     def _table(self) -> Table:
@@ -143,9 +149,9 @@ class Progress:
         order = np.argsort(self._fraction, kind="stable")
         seen = self._accuracy[np.isfinite(self._accuracy)]
         rows = [
-            ("slowest", str(order[0]), self._fraction[order[0]], self._accuracy[order[0]]),
+            ("slowest", str(self._first + order[0]), self._fraction[order[0]], self._accuracy[order[0]]),
             ("mean", "", self._fraction.mean(), seen.mean() if len(seen) else np.nan),
-            ("fastest", str(order[-1]), self._fraction[order[-1]], self._accuracy[order[-1]]),
+            ("fastest", str(self._first + order[-1]), self._fraction[order[-1]], self._accuracy[order[-1]]),
         ]
         for name, subdomain, fraction, accuracy in rows:
             shown = f"{accuracy:.1%}" if np.isfinite(accuracy) else "-"

@@ -67,8 +67,10 @@ def layout(problem: Problem, labels: Mapping[str, np.ndarray], comm: MPI.Comm, p
 
 def identity(problem: Problem) -> dict[str, Any]:
     """All that the results depend on: a run continues only where it is the same."""
+    sections = problem.config.to_dict()
+    sections["run"] = {name: sections["run"][name] for name in ("seed", "device")}
     return {
-        **problem.config.to_dict(),
+        **sections,
         "data_digest": problem.packed.digest,
         "ddhpc_version": ddhpc.__version__,
         "git_commit": git_commit(),

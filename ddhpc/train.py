@@ -67,7 +67,7 @@ def train(problem: Problem, directory: Path, comm: MPI.Comm, place: runtime.Plac
     with clock("gather"):
         gathered = {split: runtime.gather(comm, slabs[f"{split}/decision"], problem.subdomains) for split in SPLITS}
         seconds = runtime.gather(comm, slabs["seconds"], problem.subdomains)
-        read = runtime.gather(comm, np.array([clock.seconds["read"]]), comm.size)
+        read = runtime.gather(comm, np.array([clock.seconds.get("read", 0.0)]), comm.size)
 
     def solve_coarse() -> None:
         if comm.rank != 0:
@@ -86,3 +86,27 @@ def train(problem: Problem, directory: Path, comm: MPI.Comm, place: runtime.Plac
         results.finish(directory, local=gathered, fusions=fusions, labels=labels, coarse_history=history, timing=timing)
 
     runtime.together(comm, solve_coarse)
+
+
+def train_subdomain(problem: Problem, subdomain: int, directory: Path, comm: MPI.Comm, place: runtime.Place) -> None:
+    """Solve one local problem and leave its checkpoint in the run directory, from which `train` takes it.
+
+    For clusters where N single GPUs are free sooner than one job of N; several processes may do this at once, each for
+    another subdomain.
+
+    Args:
+        problem: see `train`.
+        subdomain: its number.
+        directory: see `train`.
+        comm: of this process alone.
+        place: of this process.
+
+    Raises:
+        InputError, Stopped: see `train`.
+    """
+    labels = {split: problem.packed.labels(split) for split in SPLITS}
+    with (
+        Progress(comm.Dup(), [range(subdomain, subdomain + 1)], problem.config.local.epochs) as progress,
+        runtime.StopRequest(problem.config.run.stop_signal) as request,
+    ):
+        solve_local(problem, subdomain, labels, directory, place, runtime.Clock(), progress, request)

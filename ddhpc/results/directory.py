@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -59,7 +60,10 @@ def run_directory(name: str, output: str | None, overwrite: bool, identity: Mapp
         elif (directory / IDENTITY).exists():
             _check_identity(directory, identity)
             return directory
-        (directory / IDENTITY).write_text(yaml.safe_dump(dict(identity), sort_keys=False))
+        # Renamed into place, since the tasks of a job array may all start with this at once.
+        part = directory / f".{IDENTITY}-{socket.gethostname()}-{os.getpid()}"
+        part.write_text(yaml.safe_dump(dict(identity), sort_keys=False))
+        part.replace(directory / IDENTITY)
     return directory
 
 

@@ -56,7 +56,7 @@ class Layout:
         subdomains, classes = len(self.decomposition), len(self.classes)
         samples = sum(map(len, self.labels.values()))
         decisions = 4 * samples * classes * (subdomains + 1)
-        names = samples * (8 + max(len(name.encode()) for ids in self.ids.values() for name in ids))
+        names = samples * (8 + max((len(name.encode()) for ids in self.ids.values() for name in ids), default=0))
         return decisions + names + 64 * subdomains * (self.epochs + 4) + METADATA_BYTES
 
 
