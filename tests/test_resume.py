@@ -17,9 +17,9 @@ from tests.test_train import decisions
 
 pytestmark = pytest.mark.slow
 
-KILLS = int(os.environ.get("DDHPC_KILLS", "6"))
+KILLS = int(os.environ.get("DDHPC_KILLS", "4"))
 OPTIONS = [
-    *("--decomposition.grid", 2, 3, "--local.epochs", 60, "--local.batch_size", 16, "--coarse.epochs", 30),
+    *("--decomposition.grid", 2, 3, "--local.epochs", 40, "--local.batch_size", 16, "--coarse.epochs", 30),
     *("--model.global_width", 8, "--local.shift", 1, "--run.threads", 1, "--run.checkpoint_seconds", 1),
 ]
 
@@ -144,13 +144,12 @@ def test_finished_subdomains_are_not_touched_again(small, tmp_path, undisturbed)
 
 def test_a_damaged_checkpoint_is_named_and_replaced_by_the_one_before(small, tmp_path, undisturbed):
     job = start(2, small, tmp_path)
-    while job.poll() is None and not list((tmp_path / "run").glob("checkpoints/*.previous")):
-        time.sleep(0.05)
+    wait_for_checkpoint(tmp_path, job)
     for pid in ranks_of(job):
         os.kill(pid, signal.SIGKILL)
     job.wait(timeout=60)
-    previous = next((tmp_path / "run").glob("checkpoints/*.previous"))
-    file = previous.with_suffix(".pt")
+    file = next((tmp_path / "run").glob("checkpoints/*.pt"))
+    file.with_suffix(".previous").write_bytes(file.read_bytes())
     os.truncate(file, 1000)
     completed = mpirun(2, "--data.file", small, *OPTIONS, "--output", "run", cwd=tmp_path)
     assert completed.returncode == 0, completed.stderr
