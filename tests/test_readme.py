@@ -21,7 +21,7 @@ COMMANDS = [
     for line in block.splitlines()
     if re.match(r"(mpirun|python -m ddhpc|srun)", line)
 ]
-TRAININGS = [command for command in COMMANDS if not re.search(r"ddhpc (prepare|inspect|plan|--help)", command)]
+TRAININGS = [command for command in COMMANDS if not re.search(r"ddhpc (prepare|phantom|inspect|doctor|plan|--help)", command)]
 
 
 def test_there_are_commands():
