@@ -14,14 +14,15 @@ from tests.conftest import mpirun
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```\n(.*?)^```", README, re.S | re.M)
+BLOCKS = [body for kind, body in re.findall(r"^```(\w*)\n(.*?)^```$", README, re.S | re.M) if not kind]
 COMMANDS = [
     line.split("#")[0].split(">")[0].strip()
     for block in BLOCKS
     for line in block.splitlines()
     if re.match(r"(mpirun|python -m ddhpc|srun)", line)
 ]
-TRAININGS = [command for command in COMMANDS if not re.search(r"ddhpc (prepare|phantom|inspect|doctor|plan|--help)", command)]
+OTHER_VERBS = r"ddhpc (prepare|phantom|inspect|doctor|plan|--help)"
+TRAININGS = [command for command in COMMANDS if not re.search(OTHER_VERBS, command)]
 
 
 def test_there_are_commands():
