@@ -49,7 +49,7 @@ class Model:
     """The local CNN, a proportionally smaller copy of the global CNN."""
 
     name: str = "resnet"
-    """resnet, vgg, mobilenetv2, a 2D model of torchvision by its name, or package.module:factory."""
+    """resnet, vgg, mobilenetv2, cnn3d, densenet121 (MONAI), a 2D model of torchvision, or package.module:factory."""
 
     depth: int | None = None
     """Weight layers of resnet (6n+2) or vgg (9, 11, 13, 16, 19); null is the family's default."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -54,16 +55,58 @@ def add_drawing_options(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the drawn splits")
 
 
-def _images(parser: ArgumentParser) -> None:
+def _add_size(parser: ArgumentParser, default: tuple[int, int] | None) -> None:
+    parser.add_argument(
+        "--size",
+        type=tuple[int, int],
+        default=default,
+        required=default is None,
+        metavar="H W",
+        help="pixels of a packed image",
+    )
+
+
+def _add_on_error(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--on-error",
+        choices=("skip", "stop"),
+        default="skip",
+        help="what to do with files that cannot be used: leave them out and name them, or end",
+    )
+
+
+def _images(parser: ArgumentParser, size: tuple[int, int] | None = None) -> None:
     parser.add_argument("folder", metavar="FOLDER", help="<class>/* or train|val|test/<class>/*")
-    parser.add_argument("--size", type=tuple[int, int], required=True, metavar="H W", help="pixels of a packed image")
+    _add_size(parser, size)
     parser.add_argument(
         "--resize",
         choices=("crop", "stretch"),
         default="crop",
         help="crop: shorter side to size, centre cut out; stretch: ignore the aspect",
     )
+    _add_on_error(parser)
     add_drawing_options(parser)
+
+
+def _faces(parser: ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help="directory with yaleB01, yaleB02, ...")
+    _add_size(parser, (96, 84))
+    parser.add_argument(
+        "--split",
+        choices=("random", "light"),
+        default="random",
+        help="random: drawn from each subject; light: train on lights within 35 degrees azimuth, test on the others",
+    )
+    _add_on_error(parser)
+    add_drawing_options(parser)
+
+
+def _cifar10(parser: ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help="directory of cifar-10-batches-py, or train|test/<class>/*")
+    parser.add_argument("--download", action="store_true", help="fetch the batches into SOURCE where they are missing")
+    parser.add_argument("--train-samples", type=int, help="pack only so many training images, of each class alike")
+    parser.add_argument("--val-fraction", type=float, default=0.1, help="share of the training images drawn as val")
+    parser.add_argument("--seed", type=int, default=0, help="of the drawn splits")
 
 
 def _volumes(parser: ArgumentParser) -> None:
@@ -82,12 +125,7 @@ def _volumes(parser: ArgumentParser) -> None:
         metavar="A B,C",
         help="each group of classes becomes one class; classes in no group are left out",
     )
-    parser.add_argument(
-        "--on-error",
-        choices=("skip", "stop"),
-        default="skip",
-        help="what to do with files that cannot be used: leave them out and name them, or end",
-    )
+    _add_on_error(parser)
     parser.add_argument("--allow-shared-patients", action="store_true", help="let a patient be in several splits")
     add_drawing_options(parser)
 
@@ -103,6 +141,23 @@ KINDS = {
         description="Pack a folder of images that Pillow reads, of any size.",
         source="ddhpc.data.images:prepare_images",
         add_options=_images,
+        lists=("--size",),
+    ),
+    "cifar10": Kind(
+        description="Pack CIFAR-10, the original Python batches or class folders.",
+        source="ddhpc.data.cifar10:prepare_cifar10",
+        add_options=_cifar10,
+    ),
+    "flowers": Kind(
+        description="Pack TF-Flowers, or other photographs in class folders, at 64x64 pixels.",
+        source="ddhpc.data.images:prepare_images",
+        add_options=partial(_images, size=(64, 64)),
+        lists=("--size",),
+    ),
+    "faces": Kind(
+        description="Pack the Extended Yale Face Database B as it is distributed.",
+        source="ddhpc.data.faces:prepare_faces",
+        add_options=_faces,
         lists=("--size",),
     ),
     "volumes": Kind(

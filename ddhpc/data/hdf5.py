@@ -28,11 +28,11 @@ def reading(path: Path) -> Iterator[h5py.File]:
 
 def check_output(path: Path, *, overwrite: bool) -> None:
     """Raises InputError, naming --output, where no file can take the path; one there needs `overwrite`."""
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(f"--output {path}: is a directory; expected the name of a file")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise InputError(f"--output {path}: there is no directory {path.parent}; create it first")
-    if path.exists() and not overwrite:
+    if os.path.exists(path) and not overwrite:
         raise InputError(f"--output {path}: exists; choose another name, or --overwrite to replace it")
 
 

@@ -11,25 +11,28 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 from PIL import UnidentifiedImageError
 
 from ddhpc.data.decode import Facts, Mode, Resize, common_mode, endings, examine, pixels
 from ddhpc.data.division import check_drawing, counted, divide, drop_copies
-from ddhpc.data.folders import File, scan
+from ddhpc.data.folders import File, Folder, scan
 from ddhpc.data.hdf5 import check_output
 from ddhpc.data.packed import Packed, Split, write_packed
 from ddhpc.errors import InputError
 
 Progress = Callable[[int, int], None]
 """Called with the steps done and their total, which may shrink."""
+OnError = Literal["skip", "stop"]
+NO_IMAGES = ("hidden", "other kind of file by its name")
+"""Reasons of `scan` for files that were never meant to be packed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What became of a folder of images."""
+    """What became of a source."""
 
     packed: Packed
     notes: tuple[str, ...]
@@ -47,6 +50,7 @@ def prepare_images(
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
     seed: int = 0,
+    on_error: OnError = "skip",
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Prepared:
@@ -54,19 +58,57 @@ def prepare_images(
 
     `size` is (height, width) in pixels. "crop" scales an image to cover it and cuts out the centre, "stretch"
     ignores the aspect. A split without images is drawn from the training images of each class by its
-    fraction. Files that are unreadable or no images, and copies of images of an earlier split, are left out
-    and named in the result. Progress counts every file twice: decoded, then packed.
+    fraction. Files that are unreadable, no images or in no class end the run with "stop"; with "skip" they are
+    left out and named in the result and in the file. Copies of images of an earlier split and files that no
+    image reader claims by their name are always left out. Progress counts every file twice: decoded, then packed.
 
     Raises InputError for bad options, an output that exists, and a folder without two classes that both have
     training images.
     """
     folder, output = Path(folder), Path(output)
-    _check_options(size, resize)
+    check_size(size)
+    if resize not in get_args(Resize):
+        raise InputError(f"--resize {resize}: expected {' or '.join(get_args(Resize))}")
+    check_on_error(on_error)
     check_drawing(val_fraction, test_fraction, seed)
     check_output(output, overwrite=overwrite)
-
     listed = scan(folder, endings())
-    facts, damaged = _examine(listed.files, progress)
+    if on_error == "stop":
+        stop_at(folder, {path: reason for path, reason in listed.skipped.items() if reason not in NO_IMAGES})
+    return pack_images(
+        folder,
+        listed,
+        output,
+        size=size,
+        resize=resize,
+        fractions={"val": val_fraction, "test": test_fraction},
+        seed=seed,
+        on_error=on_error,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def pack_images(
+    folder: Path,
+    listed: Folder,
+    output: Path,
+    *,
+    kind: str = "images",
+    size: tuple[int, int],
+    resize: Resize = "crop",
+    fractions: Mapping[str, float],
+    seed: int,
+    on_error: OnError,
+    notes: Sequence[str] = (),
+    overwrite: bool,
+    progress: Progress,
+) -> Prepared:
+    """Packs the listed files of a folder as `prepare_images` does, with checked options.
+
+    `fractions` are those of splits to draw where no file is in them, `notes` what the listing did.
+    """
+    facts, damaged = _examine(folder, listed.files, on_error, progress)
     skipped = {**listed.skipped, **damaged}
     trained = {file.label for file in facts if file.split in ("", "train")}
     for label, name in enumerate(listed.classes):
@@ -74,7 +116,6 @@ def prepare_images(
             lost = next((f"; {path}: {reason}" for path, reason in skipped.items() if name in path.split("/")), "")
             raise InputError(f"{folder}: class {name!r} has no training images; expected at least one{lost}")
 
-    fractions = {"val": val_fraction, "test": test_fraction}
     missing = {name: part for name, part in fractions.items() if all(file.split != name for file in facts)}
     files = list(facts)
     ids = [file.id for file in files]
@@ -88,7 +129,7 @@ def prepare_images(
         "unreadable or not an image": len(damaged),
         "copy of an image of an earlier split": len(copies),
     }
-    notes = _conversions(list(facts.values()), mode, size, resize)
+    notes = [*notes, *_conversions(list(facts.values()), mode, size, resize)]
     notes += [f"{name}: {part:.0%} of each class in train, seed {seed}" for name, part in missing.items()]
     notes += [f"{count} files left out: {reason}" for reason, count in left_out.most_common()]
 
@@ -110,27 +151,42 @@ def prepare_images(
         image_shape=size,
         channels=3 if mode == "colour" else 1,
         dtype="uint16" if mode == "16-bit grey" else "uint8",
-        source=f"images of {folder.absolute().name}: {'; '.join(notes)}",
+        source=f"{kind} of {folder.absolute().name}: {'; '.join(notes)}",
         skipped=[f"{path}: {reason}" for path, reason in skipped.items()],
         overwrite=overwrite,
     )
     return Prepared(packed=packed, notes=tuple(notes), skipped=skipped)
 
 
-def _check_options(size: tuple[int, int], resize: str) -> None:
+def check_size(size: tuple[int, int]) -> None:
+    """Raises InputError, naming the option --size, where it is no (height, width)."""
     if len(size) != 2 or min(size) < 1:
         raise InputError(f"--size {' '.join(map(str, size))}: expected height and width in pixels, at least 1")
-    if resize not in get_args(Resize):
-        raise InputError(f"--resize {resize}: expected {' or '.join(get_args(Resize))}")
 
 
-def _examine(files: Sequence[File], progress: Progress) -> tuple[dict[File, Facts], dict[str, str]]:
+def check_on_error(on_error: str) -> None:
+    """Raises InputError, naming the option --on-error, for anything but skip and stop."""
+    if on_error not in get_args(OnError):
+        raise InputError(f"--on-error {on_error}: expected {' or '.join(get_args(OnError))}")
+
+
+def stop_at(folder: Path, bad: Mapping[str, str]) -> None:
+    """Raises InputError, naming the first file that cannot be used and the reason, where there is any."""
+    for path, reason in bad.items():
+        raise InputError(f"{folder}: {path}: {reason}; --on-error skip leaves such files out")
+
+
+def _examine(
+    folder: Path, files: Sequence[File], on_error: OnError, progress: Progress
+) -> tuple[dict[File, Facts], dict[str, str]]:
     """Facts of the readable files, and the names of the others with the reason."""
     facts, damaged = {}, {}
     for file in counted(files, progress, 0, 2 * len(files)):
         found = _try(file.path)
         if isinstance(found, str):
             damaged[file.id] = found
+            if on_error == "stop":
+                stop_at(folder, damaged)
         else:
             facts[file] = found
     return facts, damaged
@@ -142,7 +198,8 @@ def _try(path: Path) -> Facts | str:
     except UnidentifiedImageError:
         return "not an image"
     except Exception as error:  # on damaged files decoders raise anything: SyntaxError, struct.error, ...
-        return " ".join(str(error).split()) or type(error).__name__
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return " ".join(reason.split()) or type(error).__name__
 
 
 def _load(files: Iterable[File], mode: Mode, size: tuple[int, int], resize: Resize) -> Iterator[np.ndarray]:

@@ -15,13 +15,21 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ddhpc.errors import InputError
+from ddhpc.models.cnn3d import cnn3d
+from ddhpc.models.densenet import densenet121
 from ddhpc.models.mobilenet import mobilenetv2
 from ddhpc.models.resnet import resnet
 from ddhpc.models.vgg import vgg
 
 Factory = Callable[..., nn.Module]
 
-FAMILIES: dict[str, Factory] = {"mobilenetv2": mobilenetv2, "resnet": resnet, "vgg": vgg}
+FAMILIES: dict[str, Factory] = {
+    "cnn3d": cnn3d,
+    "densenet121": densenet121,
+    "mobilenetv2": mobilenetv2,
+    "resnet": resnet,
+    "vgg": vgg,
+}
 """Called with the keyword arguments channels, classes, dimensions, width and depth; depth may be None."""
 
 LARGEST_TRIED = 256

@@ -131,6 +131,79 @@ def test_damaged_and_stray_files_are_named_and_stored(folder):
     assert stored == [f"{name}: {reason}" for name, reason in prepared.skipped.items()]
 
 
+def test_corrupt_jpegs_are_named(folder):
+    draw(folder / "ape/good.jpg", size=(40, 40))
+    content = (folder / "ape/good.jpg").read_bytes()
+    (folder / "ape/cut.jpg").write_bytes(content[: len(content) // 2])
+    (folder / "bee/header.jpg").write_bytes(content[:2] + bytes(len(content) - 2))
+    prepared = prepare(folder)
+    assert list(prepared.skipped) == ["ape/cut.jpg", "bee/header.jpg"]
+    assert prepared.skipped["ape/cut.jpg"].startswith("image file is truncated")
+    assert sum(prepared.packed.samples.values()) == 21
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("ape/cut.png", "ape/cut.png: image file is truncated"),
+        ("ape/text.png", "ape/text.png: not an image"),
+        ("stray.png", "stray.png: in no class directory"),
+        ("bee/gone.png", "bee/gone.png: broken link or special file"),
+    ],
+)
+def test_stop_ends_at_a_file_that_cannot_be_used(folder, name, part):
+    for harmless in (".hidden.png", "ape/notes.txt", "ape/.DS_Store"):
+        (folder / harmless).write_text("hello")
+    assert len(prepare(folder, on_error="stop").skipped) == 3
+    (folder.parent / "x.h5").unlink()
+    content = (folder / "ape/0.png").read_bytes()
+    if name == "bee/gone.png":
+        (folder / name).symlink_to("nowhere")
+    else:
+        (folder / name).write_bytes({"ape/cut.png": content[:200], "ape/text.png": b"hello"}.get(name, content))
+    with pytest.raises(InputError, match="^[^\n]*; --on-error skip leaves such files out$") as error:
+        prepare(folder, on_error="stop")
+    assert f"{folder}: {part}" in str(error.value)
+    assert not (folder.parent / "x.h5").exists()
+
+
+def test_stop_does_not_read_on(folder):
+    (folder / "ape/1.png").write_text("no image")
+    steps: list[int] = []
+    with pytest.raises(InputError, match="ape/1.png: not an image"):
+        prepare(folder, on_error="stop", progress=lambda done, total: steps.append(done))
+    assert steps == [1]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop its rights for a while")
+def test_files_without_permission_are_named(folder, monkeypatch):
+    os.chmod(folder / "ape/3.png", 0)
+    os.chmod(folder, 0o777)
+    monkeypatch.chdir(folder)
+    os.seteuid(65534)
+    try:
+        prepared = prepare_images(Path(), Path("x.h5"), size=(8, 8))
+    finally:
+        os.seteuid(0)
+    assert prepared.skipped == {"ape/3.png": "Permission denied"}
+
+
+NAMES = ("pick-up, 'old' & \"new\"", "häuser", "日本", "a b ", "🐝", "-x", "%s {0}", "line\nbreak")
+
+
+def test_odd_names_of_classes_and_files(tmp_path):
+    for name in NAMES:
+        for i in range(3):
+            draw(tmp_path / "in" / name / f"{name} {i}.png")
+    packed = prepare(tmp_path / "in").packed
+    assert packed.classes == tuple(sorted(NAMES))
+    ids = [name for split in packed.splits for name in packed.ids(split)]
+    assert sorted(ids) == sorted(f"{name}/{name} {i}.png" for name in NAMES for i in range(3))
+    (tmp_path / "in/empty\nfolder").mkdir()
+    with pytest.raises(InputError, match=r"^[^\n]*: class 'empty\\nfolder' has no training images[^\n]*$"):
+        prepare(tmp_path / "in")
+
+
 def test_copies_in_later_splits_are_left_out(folder):
     given = folder.parent / "given"
     for split in ("train", "val", "test"):
@@ -165,6 +238,7 @@ def test_progress_counts_every_file_twice(folder):
         ({"size": (0, 8)}, "--size 0 8"),
         ({"size": (8,)}, "--size 8"),
         ({"resize": "pad"}, "--resize pad: expected crop or stretch"),
+        ({"on_error": "warn"}, "--on-error warn: expected skip or stop"),
         ({"val_fraction": 0.0}, "--val-fraction 0.0"),
         ({"test_fraction": float("nan")}, "--test-fraction nan"),
         ({"val_fraction": 0.5, "test_fraction": 0.5}, "leave nothing to train on"),

@@ -150,7 +150,7 @@ def test_other_families_work_on_any_window(family, window):
     ("options", "expected"),
     [
         ({"name": "resnett"}, "--model.name resnett: no such network; did you mean resnet"),
-        ({"name": "quark"}, "expected one of mobilenetv2, resnet, vgg, .*torchvision.*package.module:factory"),
+        ({"name": "quark"}, "expected one of cnn3d, .*vgg, .*torchvision.*package.module:factory"),
         ({"name": "resnet", "depth": 10}, r"--model.depth 10: resnet has the depths 6n \+ 2, that is 8, 14, 20"),
         ({"name": "resnet", "depth": 2}, "--model.depth 2: resnet"),
         ({"name": "resnet", "depth": -4}, "--model.depth -4: resnet"),
