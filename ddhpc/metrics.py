@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
+
+RESAMPLES = 1000
+CONFIDENCE = 0.95
 
 
 def accuracy(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -17,3 +24,74 @@ def accuracy(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """
     right: np.ndarray = decisions.argmax(-1) == labels
     return np.asarray(right.mean(-1))
+
+
+def confusion(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How many samples of each true class (row) were given each class (column): [K, K] int64 from [S, K] and [S]."""
+    from sklearn.metrics import confusion_matrix
+
+    return np.asarray(confusion_matrix(labels, decisions.argmax(-1), labels=np.arange(decisions.shape[-1])))
+
+
+def scores(decisions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """What people in the field report of final decisions.
+
+    Args:
+        decisions: [S, K] class probabilities.
+        labels: [S] int64.
+
+    Returns:
+        `balanced_accuracy` (mean over the classes in `labels` of the share classified rightly); for two classes, of
+        which the second is the positive one, also `roc_auc`, `sensitivity` and `specificity`, NaN where `labels`
+        has one class only; and for each of these and `accuracy` a 95 % percentile bootstrap interval over the
+        samples, `NAME_low` and `NAME_high` (1,000 resamples, the same ones each time).
+    """
+    from scipy.stats import bootstrap
+    from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
+
+    predicted = decisions.argmax(-1)
+    # A class that is missing in labels or predictions is worth a warning to a developer, and NaN says it to a user.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = {"balanced_accuracy": float(balanced_accuracy_score(labels, predicted))}
+        statistics: dict[str, Callable[..., np.ndarray]] = {"accuracy": _accuracy}
+        if decisions.shape[-1] == 2:
+            both = len(np.unique(labels)) == 2
+            found["roc_auc"] = float(roc_auc_score(labels, decisions[:, 1])) if both else float("nan")
+            found["sensitivity"] = float(recall_score(labels, predicted, pos_label=1, zero_division=np.nan))
+            found["specificity"] = float(recall_score(labels, predicted, pos_label=0, zero_division=np.nan))
+            statistics |= {"roc_auc": _roc_auc, "sensitivity": partial(_recall, 1), "specificity": partial(_recall, 0)}
+        for name, statistic in statistics.items():
+            interval = bootstrap(
+                (labels, predicted, decisions[:, -1]),
+                statistic,
+                paired=True,
+                vectorized=True,
+                n_resamples=RESAMPLES,
+                confidence_level=CONFIDENCE,
+                method="percentile",
+                rng=np.random.default_rng(0),
+            ).confidence_interval
+            found |= {f"{name}_low": float(interval.low), f"{name}_high": float(interval.high)}
+    return found
+
+
+def _accuracy(labels: np.ndarray, predicted: np.ndarray, score: np.ndarray, axis: int) -> np.ndarray:
+    return np.asarray((labels == predicted).mean(axis))
+
+
+def _recall(kind: int, labels: np.ndarray, predicted: np.ndarray, score: np.ndarray, axis: int) -> np.ndarray:
+    members = labels == kind
+    with np.errstate(invalid="ignore"):
+        return np.asarray((members & (predicted == kind)).sum(axis) / members.sum(axis))
+
+
+def _roc_auc(labels: np.ndarray, predicted: np.ndarray, score: np.ndarray, axis: int) -> np.ndarray:
+    """Share of pairs of a positive and a negative sample that the score puts in order (Mann and Whitney's U)."""
+    from scipy.stats import rankdata
+
+    positive = (labels == 1).sum(axis)
+    negative = labels.shape[axis] - positive
+    ranks = (rankdata(score, axis=axis) * (labels == 1)).sum(axis)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((ranks - positive * (positive + 1) / 2) / (positive * negative))

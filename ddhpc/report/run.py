@@ -40,11 +40,14 @@ def print_run(run: Path) -> None:
     problems = verify(run)
     out = console()
     with open_results(run) as file:
-        for title, table in (
-            ("Accuracy of the local CNNs in %, val / test, laid out as the grid", _grid_table(file)),
-            ("Accuracy of the final decision", _fusion_table(file)),
-            ("Time", _time_table(file)),
-        ):
+        tables = {
+            "Accuracy of the local CNNs in %, val / test, laid out as the grid": _grid_table(file),
+            "Accuracy of the final decision": _fusion_table(file),
+        }
+        classes = file["classes"].asstr()[...]
+        if len(classes) == 2:
+            tables[f"Test of {classes[1]} (positive) against {classes[0]}"] = _binary_table(file)
+        for title, table in {**tables, "Time": _time_table(file)}.items():
             out.print(f"\n[bold]{title}[/bold]")
             out.print(table)
         config = Config.from_yaml(file.attrs["config"])
@@ -78,17 +81,35 @@ def _grid_table(file: h5py.File) -> Table:
 
 def _fusion_table(file: h5py.File) -> Table:
     table = Table()
-    for column in ("fusion", *SHOWN_SPLITS):
+    for column in ("fusion", *SHOWN_SPLITS, "test, 95 % interval", "balanced"):
         table.add_column(column, justify="left" if column == "fusion" else "right")
     # The one subdomain a user could pick is the best on val; its test accuracy is then an honest one.
     best = int(file["local/val/accuracy"][...].argmax())
     best_row = (percent(file[f"local/{split}/accuracy"][best]) for split in SHOWN_SPLITS)
     if file["local/val/accuracy"].size == 1:
-        table.add_row("global CNN", *best_row)
+        table.add_row("global CNN", *best_row, *_scores(file["fusion/dnn/test"].attrs))
         return table
     table.add_row(f"best local CNN on val (subdomain {best})", *best_row)
     for fusion in FUSIONS:
-        table.add_row(fusion, *(percent(file[f"fusion/{fusion}"].attrs[split]) for split in SHOWN_SPLITS))
+        shares = (percent(file[f"fusion/{fusion}"].attrs[split]) for split in SHOWN_SPLITS)
+        table.add_row(fusion, *shares, *_scores(file[f"fusion/{fusion}/test"].attrs))
+    return table
+
+
+def _scores(found: h5py.AttributeManager) -> tuple[str, str]:
+    return f"{percent(found['accuracy_low'])} to {percent(found['accuracy_high'])}", percent(found["balanced_accuracy"])
+
+
+def _binary_table(file: h5py.File) -> Table:
+    """For two classes, of which the second is the positive one: what is usual in medicine."""
+    table = Table()
+    names = ("roc_auc", "sensitivity", "specificity")
+    for column in ("fusion", *(f"{name.replace('_', ' ')} (95 % interval)" for name in names)):
+        table.add_column(column, justify="left" if column == "fusion" else "right")
+    for fusion in FUSIONS:
+        found = file[f"fusion/{fusion}/test"].attrs
+        cells = (f"{found[name]:.3f} ({found[f'{name}_low']:.3f} to {found[f'{name}_high']:.3f})" for name in names)
+        table.add_row(fusion, *cells)
     return table
 
 

@@ -18,6 +18,8 @@ from ddhpc.results.directory import PART, file_system
 
 FORMAT_VERSION = 1
 FUSIONS = ("mean", "vote", "dnn")
+SCORED = ("val", "test")
+"""Splits whose final decisions are scored in detail; on train they would flatter."""
 DEVICE_BYTES = 64
 METADATA_BYTES = 2**18
 
@@ -146,7 +148,11 @@ def _create(file: h5py.File, layout: Layout) -> None:
         history["accuracy"].attrs["description"] = "on the training images, in the steps as they were made"
         _plot(history, "loss", ["../../subdomain", "epoch"] if rows else ["epoch"])
     for fusion in FUSIONS:
-        file.create_group(f"fusion/{fusion}")
+        for split in SCORED:
+            group = file.create_group(f"fusion/{fusion}/{split}")
+            scales = [class_scale, class_scale]
+            confusion = _dataset(group, "confusion", (len(layout.classes),) * 2, np.int64, "samples", scales)
+            confusion.attrs["description"] = "rows: true class; columns: class of the final decision"
     file.create_group("timing")
 
 

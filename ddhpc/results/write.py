@@ -13,9 +13,9 @@ from ddhpc import runtime
 from ddhpc.data.hdf5 import replace
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
-from ddhpc.metrics import accuracy
+from ddhpc.metrics import accuracy, confusion, scores
 from ddhpc.results.directory import FILE, PART, file_system
-from ddhpc.results.layout import FUSIONS
+from ddhpc.results.layout import FUSIONS, SCORED
 from ddhpc.results.read import digest, verify
 
 if TYPE_CHECKING:
@@ -86,6 +86,11 @@ def finish(
                 file[f"coarse/{split}/decision"].attrs["sha256"] = digest(fusions["dnn"][split])
                 for fusion in FUSIONS:
                     file[f"fusion/{fusion}"].attrs[split] = accuracy(fusions[fusion][split], labels[split])
+            for fusion in FUSIONS:
+                for split in SCORED:
+                    group, final = file[f"fusion/{fusion}/{split}"], fusions[fusion][split]
+                    group["confusion"][...] = confusion(final, labels[split])
+                    group.attrs.update(scores(final, labels[split]))
             for name, values in coarse_history.items():
                 file[f"coarse/history/{name}"][...] = values
             file["timing"].attrs.update(timing)

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+from sklearn.metrics import recall_score, roc_auc_score
+
+from ddhpc.metrics import _recall, _roc_auc, accuracy, confusion, scores
+
+
+def noisy(samples, classes, seed=0, strength=1.0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, samples)
+    logits = rng.normal(size=(samples, classes)) + strength * np.eye(classes)[labels]
+    weights = np.exp(logits)
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32), labels
+
+
+def test_accuracy_of_one_and_of_many():
+    decisions, labels = noisy(100, 4)
+    assert accuracy(decisions, labels) == sum(d.argmax() == y for d, y in zip(decisions, labels, strict=True)) / 100
+    both = np.stack([decisions, np.eye(4, dtype=np.float32)[labels]])
+    assert accuracy(both, labels).tolist() == [accuracy(decisions, labels), 1]
+
+
+def test_confusion_counts_true_classes_in_rows():
+    decisions = np.eye(3)[[0, 1, 1, 2]]
+    assert confusion(decisions, np.array([0, 0, 1, 1])).tolist() == [[1, 1, 0], [0, 1, 1], [0, 0, 0]]
+
+
+def test_many_classes_have_balanced_accuracy_and_an_interval():
+    decisions, labels = noisy(300, 5)
+    found = scores(decisions, labels)
+    recalls = [(decisions[labels == k].argmax(1) == k).mean() for k in range(5)]
+    assert found["balanced_accuracy"] == pytest.approx(np.mean(recalls))
+    assert set(found) == {"balanced_accuracy", "accuracy_low", "accuracy_high"}
+    assert found["accuracy_low"] < accuracy(decisions, labels) < found["accuracy_high"]
+
+
+def test_the_interval_is_that_of_the_binomial_distribution():
+    decisions, labels = noisy(1000, 2)
+    found, share = scores(decisions, labels), float(accuracy(decisions, labels))
+    width = 1.96 * np.sqrt(share * (1 - share) / 1000)
+    assert found["accuracy_low"] == pytest.approx(share - width, abs=0.006)
+    assert found["accuracy_high"] == pytest.approx(share + width, abs=0.006)
+
+
+def test_two_classes_have_auc_sensitivity_and_specificity():
+    decisions, labels = noisy(200, 2)
+    found = scores(decisions, labels)
+    positive, negative = decisions[labels == 1, 1], decisions[labels == 0, 1]
+    assert found["roc_auc"] == pytest.approx((positive[:, None] > negative).mean(), abs=1e-6)
+    assert found["sensitivity"] == (positive > 0.5).mean()
+    assert found["specificity"] == (negative <= 0.5).mean()
+    for name in ("roc_auc", "sensitivity", "specificity"):
+        assert found[f"{name}_low"] < found[name] < found[f"{name}_high"]
+    assert found == scores(decisions, labels)
+
+
+def test_the_resampled_statistics_are_those_of_the_library():
+    decisions, labels = noisy(80, 2, seed=3)
+    score = np.round(decisions[:, 1], 1)  # with ties
+    predicted = decisions.argmax(1)
+    assert _roc_auc(labels, predicted, score, axis=-1) == pytest.approx(roc_auc_score(labels, score))
+    for kind in (0, 1):
+        assert _recall(kind, labels, predicted, score, axis=-1) == recall_score(labels, predicted, pos_label=kind)
+
+
+def test_one_class_only_gives_nan_and_no_error():
+    decisions, _ = noisy(20, 2)
+    found = scores(decisions, np.zeros(20, dtype=int))
+    assert np.isnan(found["roc_auc"])
+    assert np.isnan(found["sensitivity"])
