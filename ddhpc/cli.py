@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 
 from ddhpc import __version__, runtime
 from ddhpc.errors import BAD_INPUT, InputError, Stopped
-from ddhpc.options import add_configuration, closest, configure, parse, parser
+from ddhpc.options import Command, add_configuration, closest, configure, parse, parser
 from ddhpc.prepare import KINDS, add_common_options, load
 
 OVERVIEW = """\
@@ -109,6 +109,14 @@ def train(argv: list[str], started: float) -> None:
         raise InputError(f"--subdomain {only}: expected one process, without mpirun, and --output DIR that all share")
     say(f"ddhpc {__version__}: recipe {command.name}, starting {ranks} rank{'s' * (ranks > 1)} (loading MPI and torch)")
 
+    # From here on a signal waits for the first step, so that none is lost while torch is loaded.
+    with runtime.StopRequest(command.config.run.stop_signal) as request:
+        solve(command, request, started)
+
+
+def solve(command: Command, request: runtime.StopRequest, started: float) -> None:
+    """Train as configured, on all ranks or one subdomain alone, and print the table."""
+    only = command.options.subdomain
     comm = runtime.world()
     from ddhpc import train as method
     from ddhpc.problem import open_problem
@@ -133,10 +141,10 @@ def train(argv: list[str], started: float) -> None:
         say(f"continuing: {kept} of {problem.subdomains} subdomains have a checkpoint")
     try:
         if only is not None:
-            method.train_subdomain(problem, only, directory, comm, place)
+            method.train_subdomain(problem, only, directory, comm, place, request)
             say(f"subdomain {only} is done")
             return
-        method.train(problem, directory, comm, place, startup=time.perf_counter() - started)
+        method.train(problem, directory, comm, place, request, startup=time.perf_counter() - started)
     except Stopped as stop:
         raise Stopped(f"{stop}; checkpoints are made, continue with the same command, --output {directory}") from stop
     if comm.rank == 0:

@@ -65,7 +65,7 @@ def wait(request: MPI.Request, tick: Callable[[], None] = lambda: None) -> None:
 class StopRequest:
     """Signals that ask the job to stop: SIGTERM, SIGINT, and the one that the scheduler sends ahead of the time limit.
 
-    A handler only takes the name of the signal down; the training loop looks at it.
+    A handler only takes the name of the signal down; the training loop looks at it. A second Ctrl-C does not wait.
     """
 
     def __init__(self, advance: Literal["USR1", "USR2"]) -> None:
@@ -86,6 +86,8 @@ class StopRequest:
             raise Stopped(f"stopped by {self.signal}")
 
     def _note(self, number: int, frame: object) -> None:
+        if self.signal and number == signal.SIGINT:
+            raise KeyboardInterrupt
         self.signal = signal.Signals(number).name
 
 

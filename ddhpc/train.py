@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 
-def train(problem: Problem, directory: Path, comm: MPI.Comm, place: runtime.Place, startup: float) -> None:
+def train(
+    problem: Problem,
+    directory: Path,
+    comm: MPI.Comm,
+    place: runtime.Place,
+    request: runtime.StopRequest,
+    startup: float,
+) -> None:
     """Solve the local problems and the coarse problem, and leave a finished results file in the run directory.
 
     Goes on from the checkpoints that the directory holds.
@@ -33,6 +40,7 @@ def train(problem: Problem, directory: Path, comm: MPI.Comm, place: runtime.Plac
         directory: of the run; exists.
         comm: all ranks.
         place: of this rank.
+        request: looked at between the steps of the local CNNs.
         startup: seconds that this job took before.
 
     Raises:
@@ -46,10 +54,7 @@ def train(problem: Problem, directory: Path, comm: MPI.Comm, place: runtime.Plac
     layout = provenance.layout(problem, labels, comm, place)
     runtime.together(comm, lambda: results.create(directory, layout) if comm.rank == 0 else None)
 
-    with (
-        Progress(comm.Dup(), shares, problem.config.local.epochs) as progress,
-        runtime.StopRequest(problem.config.run.stop_signal) as request,
-    ):
+    with Progress(comm.Dup(), shares, problem.config.local.epochs) as progress:
 
         def solve_owned() -> list[dict[str, np.ndarray]]:
             solved = [solve_local(problem, n, labels, directory, place, clock, progress, request) for n in mine]
@@ -88,7 +93,14 @@ def train(problem: Problem, directory: Path, comm: MPI.Comm, place: runtime.Plac
     runtime.together(comm, solve_coarse)
 
 
-def train_subdomain(problem: Problem, subdomain: int, directory: Path, comm: MPI.Comm, place: runtime.Place) -> None:
+def train_subdomain(
+    problem: Problem,
+    subdomain: int,
+    directory: Path,
+    comm: MPI.Comm,
+    place: runtime.Place,
+    request: runtime.StopRequest,
+) -> None:
     """Solve one local problem and leave its checkpoint in the run directory, from which `train` takes it.
 
     For clusters where N single GPUs are free sooner than one job of N; several processes may do this at once, each for
@@ -100,13 +112,11 @@ def train_subdomain(problem: Problem, subdomain: int, directory: Path, comm: MPI
         directory: see `train`.
         comm: of this process alone.
         place: of this process.
+        request: see `train`.
 
     Raises:
         InputError, Stopped: see `train`.
     """
     labels = {split: problem.packed.labels(split) for split in SPLITS}
-    with (
-        Progress(comm.Dup(), [range(subdomain, subdomain + 1)], problem.config.local.epochs) as progress,
-        runtime.StopRequest(problem.config.run.stop_signal) as request,
-    ):
+    with Progress(comm.Dup(), [range(subdomain, subdomain + 1)], problem.config.local.epochs) as progress:
         solve_local(problem, subdomain, labels, directory, place, runtime.Clock(), progress, request)

@@ -10,8 +10,16 @@ import time
 import numpy as np
 import pytest
 import yaml
+from mpi4py import MPI
 
+from ddhpc import runtime
+from ddhpc.cli import train_parser
+from ddhpc.data.packed import SPLITS
+from ddhpc.errors import Stopped
+from ddhpc.options import configure
+from ddhpc.problem import open_problem
 from ddhpc.results import verify
+from ddhpc.subdomain import solve_local
 from tests.conftest import mpirun
 from tests.test_train import decisions
 
@@ -154,6 +162,33 @@ def test_a_damaged_checkpoint_is_named_and_replaced_by_the_one_before(small, tmp
     completed = mpirun(2, "--data.file", small, *OPTIONS, "--output", "run", cwd=tmp_path)
     assert completed.returncode == 0, completed.stderr
     assert f"warning: run/checkpoints/{file.name}: damaged, its checksum differs" in completed.stderr
+    same_bits(tmp_path / "run", undisturbed[0])
+
+
+def test_a_checkpoint_of_the_very_last_step(small, tmp_path, undisturbed):
+    """No step is left to report; rank 0 must not wait for one."""
+    command = configure(["--data.file", str(small), *map(str, OPTIONS)], train_parser())
+    problem = open_problem(command.config)
+    labels = {split: problem.packed.labels(split) for split in SPLITS}
+    request = runtime.StopRequest("USR2")
+
+    class StopAtTheEnd:
+        def step(self, subdomain, fraction, accuracy):
+            request.signal = "SIGTERM" if fraction == 1 else ""
+
+        def stopped(self):
+            return False
+
+        def stop(self):
+            pass
+
+    (tmp_path / "run").mkdir()
+    place = runtime.place(MPI.COMM_SELF, command.config.run)
+    for subdomain in (0, 4):
+        with pytest.raises(Stopped):
+            solve_local(problem, subdomain, labels, tmp_path / "run", place, runtime.Clock(), StopAtTheEnd(), request)
+    completed = mpirun(2, "--data.file", small, *OPTIONS, "--output", "run", cwd=tmp_path, timeout=90)
+    assert completed.returncode == 0, completed.stderr
     same_bits(tmp_path / "run", undisturbed[0])
 
 
