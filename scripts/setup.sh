@@ -193,7 +193,7 @@ setup() { # run|test
   local packages=$run_packages extras=""
   if [ "$1" = test ]; then
     packages+=$test_packages
-    extras="[test,ct]"
+    extras="[test,ct,monai]"
   fi
   apt_install "$packages"
   make_venv
