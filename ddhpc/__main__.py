@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 import traceback
@@ -44,6 +45,9 @@ def end_together(error: InputError | Stopped) -> None:
     ranks may hold.
     """
     message = f"ddhpc: {error}"
+    if isinstance(error, Stopped):
+        # srun --kill-on-bad-exit=1 sends SIGTERM to the others as soon as the first rank has left.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if runtime.launched_size() == 1:
         print(message, file=sys.stderr, flush=True)
         sys.exit(error.code)

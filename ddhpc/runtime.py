@@ -5,6 +5,7 @@ Only this module, `train`, `results` and `progress` know MPI, and the communicat
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -55,11 +56,18 @@ def world() -> MPI.Comm:
     return MPI.COMM_WORLD.Dup()
 
 
-def wait(request: MPI.Request, tick: Callable[[], None] = lambda: None) -> None:
-    """Wait for a request without burning the core, which other ranks may need; call `tick` while waiting."""
+def wait(request: MPI.Request, tick: Callable[[], None] = lambda: None, seconds: float = math.inf) -> bool:
+    """Wait for a request without burning the core, which other ranks may need; call `tick` while waiting.
+
+    Gives up after `seconds` and returns whether the request is complete.
+    """
+    deadline = time.monotonic() + seconds
     while not request.Test():
+        if time.monotonic() > deadline:
+            return False
         tick()
         time.sleep(POLL_SECONDS)
+    return True
 
 
 class StopRequest:
@@ -91,11 +99,14 @@ class StopRequest:
         self.signal = signal.Signals(number).name
 
 
-def together(comm: MPI.Comm, action: Callable[[], T], tick: Callable[[], None] = lambda: None) -> T:
+def together(
+    comm: MPI.Comm, action: Callable[[], T], tick: Callable[[], None] = lambda: None, patience: float = math.inf
+) -> T:
     """Run `action` on every rank and give its value; if it raises InputError or Stopped on any rank, all ranks do.
 
     Stands before every collective, so that no rank waits for one that cannot take part. What is raised is that of the
-    lowest failing rank.
+    lowest failing rank. A rank with an InputError waits for the others at most `patience` seconds and then raises
+    alone: where the others are at work for hours, the job has to end before.
     """
     from mpi4py import MPI
 
@@ -106,7 +117,10 @@ def together(comm: MPI.Comm, action: Callable[[], T], tick: Callable[[], None] =
         failure = error
     failing = np.array([comm.rank if failure else comm.size])
     first = np.empty_like(failing)
-    wait(comm.Iallreduce(failing, first, op=MPI.MIN), tick)
+    hopeless = isinstance(failure, InputError)
+    if not wait(comm.Iallreduce(failing, first, op=MPI.MIN), tick, patience if hopeless else math.inf):
+        assert failure is not None
+        raise failure
     if first[0] == comm.size:
         return value
     kind = broadcast_text(comm, type(failure).__name__, root=int(first[0]))

@@ -22,6 +22,8 @@ from ddhpc.subdomain import solve_local
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+PATIENCE_SECONDS = 5.0
+
 
 def train(
     problem: Problem,
@@ -61,7 +63,7 @@ def train(
             request.obey()
             return solved
 
-        solved = runtime.together(comm, solve_owned, tick=progress.show)
+        solved = runtime.together(comm, solve_owned, tick=progress.show, patience=PATIENCE_SECONDS)
         progress.finish()
     slabs = {name: np.stack([subdomain[name] for subdomain in solved]) for name in solved[0]}
     slabs["rank"] = np.full(len(mine), comm.rank)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 
 import h5py
 import numpy as np
@@ -101,6 +102,17 @@ def test_packed_file(damage, message, ranks, tmp_path):
     refused(completed, rf"x\.h5.*{message}")
     assert file.read_bytes() == before
     assert not list(tmp_path.glob("runs/*/results.h5"))
+
+
+def test_what_one_rank_finds_ends_all_within_seconds(tmp_path):
+    """The last rank finds a NaN in its window while the others have hours to train."""
+    file = pack_small(tmp_path / "x.h5", dtype="float32")
+    damaged(file, "NaN")
+    options = ["--decomposition.grid", 2, 2, "--local.epochs", 100_000]
+    started = time.monotonic()
+    completed = mpirun(4, "--data.file", file, *options, cwd=tmp_path)
+    assert time.monotonic() - started < 60
+    refused(completed, r"x\.h5.*train/5.*\(on rank 3\)")
 
 
 def test_more_ranks_than_subdomains(small, tmp_path):

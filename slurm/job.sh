@@ -1,0 +1,66 @@
+# shellcheck shell=bash
+# What the sbatch files share. Slurm copies a submitted file alone to the compute node, so submit from the directory
+# that holds slurm/: this file, site.env and .venv are looked up there.
+
+# before `set -u`, which the module command of many sites does not survive
+# shellcheck source=/dev/null
+[ ! -e slurm/site.env ] || . slurm/site.env
+[ ! -x .venv/bin/python ] || PATH=$PWD/.venv/bin:$PATH
+set -euo pipefail
+
+on_all_tasks() { # COMMAND...: becomes an MPI job on all tasks of this allocation
+  if [[ $(srun --mpi=list 2>&1) == *pmix* ]]; then
+    # Since Slurm 22.05 srun does not inherit --cpus-per-task. A lost rank would leave the others waiting for ever.
+    exec srun --mpi=pmix --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --cpu-bind=cores --kill-on-bad-exit=1 "$@"
+  fi
+  # On the other nodes mpirun starts one daemon each by srun, which without this leaves one GPU to all ranks of a node.
+  if [ -n "${SLURM_GPUS_PER_TASK:-}" ]; then
+    export SLURM_GPUS=$((SLURM_NTASKS * SLURM_GPUS_PER_TASK - SLURM_GPUS_ON_NODE))
+    unset SLURM_GPUS_PER_TASK
+  fi
+  exec mpirun -n "$SLURM_NTASKS" "$@"
+}
+
+train() { # LAUNCHER OPTION...: train, and go back to the queue when the time ends before the training
+  local launcher=$1 output="" previous="" word step code interrupted=yes requeue=""
+  shift
+  for word in "$@"; do
+    [ "$previous" != --output ] || output=$word
+    [[ $word != --output=* ]] || output=${word#--output=}
+    if [ "$word" = --overwrite ]; then
+      echo "--overwrite: a requeued job would start anew each time; expected --output with a new directory" >&2
+      return 2
+    fi
+    previous=$word
+  done
+  # the job's number stays the same when it is requeued, so the program finds its checkpoints
+  if [ -z "$output" ]; then
+    output=runs/$SLURM_JOB_NAME-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}
+    set -- "$@" --output "$output"
+  fi
+  if [ "${SLURM_RESTART_COUNT:-0}" != 0 ] && [ -e "$output/results.h5" ]; then
+    echo "$output was finished when this job was requeued: nothing is left to do"
+    return 0
+  fi
+
+  "$launcher" python -m ddhpc train "$@" &
+  step=$!
+  # --signal=B: reaches this shell alone, and bash runs a trap only when it waits, so the step runs beside it
+  trap 'requeue=yes interrupted=yes; kill -USR1 "$step" || true' USR1
+  trap 'requeue=yes interrupted=yes; kill -USR2 "$step" || true' USR2
+  while [ "$interrupted" ]; do
+    interrupted="" code=0
+    wait "$step" || code=$?
+  done
+  # a preempted job has time until its grace ends, and is lost when it leaves before on its own
+  [[ $(scontrol show job "$SLURM_JOB_ID") != *PreemptTime=2* ]] || requeue=yes
+
+  # 2: bad input. 75: stopped, with checkpoints. Above 128: the signal itself killed ranks, before the first step or
+  # after the last, or srun ended those that left more slowly than the first.
+  if [ "$requeue" ] && { [ "$code" = 75 ] || [ "$code" -gt 128 ]; } && scontrol requeue "$SLURM_JOB_ID"; then
+    echo "requeued to continue in $output"
+  elif [ "$code" != 0 ] && [ "$code" != 2 ]; then
+    echo "ended with exit code $code; to continue, submit the same again with --output $output" >&2
+  fi
+  return "$code"
+}

@@ -1,0 +1,269 @@
+"""The job files that ship, on a cluster: what a user gets, also when jobs are stopped, requeued, or lose a process."""
+
+import os
+import random
+import signal
+import time
+from collections import Counter, defaultdict
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddhpc.config import Config, recipe_names
+from ddhpc.results import verify
+from tests.conftest import mpirun, pack_small
+from tests.test_train import decisions
+
+pytestmark = pytest.mark.slow
+
+# A job that has not been requeued takes PACE seconds a step, so that there is time to disturb it.
+PACED = """
+import os, time
+from torch import nn
+
+class Paced(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.dense = nn.LazyLinear(classes)
+        self.pace = 0 if "SLURM_RESTART_COUNT" in os.environ else float(os.environ.get("PACE", 0))
+
+    def forward(self, x):
+        time.sleep(self.pace)
+        return self.dense(x.flatten(1))
+
+def paced(*, channels, classes, dimensions, width, depth):
+    return Paced(classes)
+"""
+OPTIONS = [
+    *("--data.file", "small.h5", "--decomposition.grid", 2, 2, "--model.name", "paced:paced", "--local.epochs", 40),
+    *("--local.batch_size", 16, "--coarse.epochs", 5, "--run.threads", 1, "--run.checkpoint_seconds", 1),
+]
+SLOW = "--export=ALL,PACE=0.3"
+
+
+@pytest.fixture
+def paced(desk):
+    (desk / "paced.py").write_text(PACED)
+    return desk
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Decisions and losses of a run outside of Slurm."""
+    cwd = tmp_path_factory.mktemp("undisturbed")
+    pack_small(cwd / "small.h5")
+    (cwd / "paced.py").write_text(PACED)
+    completed = mpirun(2, *OPTIONS, "--output", "run", cwd=cwd)
+    assert completed.returncode == 0, completed.stderr
+    return decisions(cwd / "run")
+
+
+def log(desk, job, name="ddhpc"):
+    return (desk / f"slurm-{name}-{job}.out").read_text()
+
+
+def completed(slurm, job, desk, **limits):
+    """Wait for a job that succeeds; its log is shown where it does not."""
+    ended = slurm.wait_for(job, **limits)
+    assert (ended["JobState"], ended["ExitCode"]) == ("COMPLETED", "0:0"), log(desk, job, ended["JobName"])
+    return ended
+
+
+def same_bits(directory, expected):
+    assert verify(directory) == []
+    found = decisions(directory)
+    for name, values in expected.items():
+        assert np.array_equal(values, found[name]), name
+
+
+def wait_for_checkpoints(slurm, directory, count):
+    slurm.until(lambda: len(list(directory.glob("checkpoints/*.pt"))) >= count, f"{count} checkpoints in {directory}")
+
+
+def test_sixteen_ranks_on_four_nodes(slurm, desk):
+    """The default recipe; options after the file are passed on. A requeue after the end changes nothing."""
+    job = slurm.submit("slurm/train.sbatch", "--local.epochs", 1, "--coarse.epochs", 2, cwd=desk)
+    slurm.until(lambda: len(slurm.tasks(job)) == 16, "16 tasks")
+    gpus = defaultdict(set)
+    for task in slurm.tasks(job).values():
+        gpus[task["SLURMD_NODENAME"]].add(task["CUDA_VISIBLE_DEVICES"])
+        assert task["SLURM_CPUS_PER_TASK"] == "4"
+    assert gpus == {f"n{node}": {"0", "1", "2", "3"} for node in range(4)}
+
+    completed(slurm, job, desk)
+    run = desk / f"runs/ddhpc-{job}"
+    assert verify(run) == []
+    with h5py.File(run / "results.h5") as file:
+        assert file.attrs["ranks"] == 16
+        hosts = [host.decode() for host in file.attrs["hosts"]]
+        assert Counter(hosts) == {f"n{node}": 4 for node in range(4)}
+        assert file["local/rank"][...].tolist() == list(range(16))
+        assert file.attrs["SLURM_JOB_ID"] == str(job)
+        config = Config.from_yaml(file.attrs["config"])
+        assert (config.local.epochs, config.coarse.epochs, config.data.file) == (1, 2, "fashion_mnist.h5")
+    assert "Accuracy of the final decision" in log(desk, job)
+
+    before = (run / "results.h5").read_bytes()
+    slurm.run("scontrol", "requeue", job)
+    assert completed(slurm, job, desk)["Restarts"] == "1"
+    assert f"runs/ddhpc-{job} was finished when this job was requeued" in log(desk, job)
+    assert (run / "results.h5").read_bytes() == before
+
+
+def test_a_job_continues_after_its_time_limit(slurm, paced, undisturbed):
+    """Slurm itself signals the batch shell between 15 and 45 s after the start, and a minute is the limit."""
+    limits = ["--time=1", "--signal=B:USR2@15", "--ntasks=2", SLOW]
+    job = slurm.submit(*limits, "slurm/train.sbatch", *OPTIONS, cwd=paced)
+    ended = completed(slurm, job, paced)
+    assert ended["Restarts"] == "1"
+    text = log(paced, job)
+    assert (
+        f"stopped by SIGUSR2; checkpoints are made, continue with the same command, --output runs/ddhpc-{job}" in text
+    )
+    assert f"requeued to continue in runs/ddhpc-{job}" in text
+    assert "continuing: " in text
+    same_bits(paced / f"runs/ddhpc-{job}", undisturbed)
+
+
+def test_a_signal_before_the_first_step_requeues_as_well(slurm, paced, undisturbed):
+    job = slurm.submit("--ntasks=2", SLOW, "slurm/train.sbatch", *OPTIONS, cwd=paced)
+    slurm.until(lambda: len(slurm.tasks(job)) == 2, "2 tasks")
+    slurm.run("scancel", "--batch", "--signal=USR2", job)
+    assert completed(slurm, job, paced)["Restarts"] == "1"
+    same_bits(paced / f"runs/ddhpc-{job}", undisturbed)
+
+
+def test_a_requeued_job_moves_away_from_a_drained_node(slurm, paced, undisturbed):
+    job = slurm.submit("--ntasks=4", "--nodes=2", SLOW, "slurm/train.sbatch", *OPTIONS, cwd=paced)
+    wait_for_checkpoints(slurm, paced / f"runs/ddhpc-{job}", 4)
+    node = slurm.show(job)["BatchHost"]
+    slurm.run("scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=test")
+    try:
+        slurm.run("scontrol", "requeue", job)
+        ended = completed(slurm, job, paced)
+    finally:
+        slurm.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
+    assert ended["Restarts"] == "1"
+    with h5py.File(paced / f"runs/ddhpc-{job}/results.h5") as file:
+        assert node.encode() not in file.attrs["hosts"]
+    same_bits(paced / f"runs/ddhpc-{job}", undisturbed)
+
+
+def test_a_preempted_job_continues_when_its_nodes_are_free_again(slurm, paced, undisturbed):
+    everything = ["--nodes=4", "--ntasks=4", "--exclusive"]
+    job = slurm.submit(*everything, SLOW, "slurm/train.sbatch", *OPTIONS, cwd=paced)
+    wait_for_checkpoints(slurm, paced / f"runs/ddhpc-{job}", 4)
+    urgent = slurm.submit(*everything, "--partition=urgent", "--wrap=sleep 1", cwd=paced)
+    assert slurm.wait_for(urgent)["JobState"] == "COMPLETED"
+    assert completed(slurm, job, paced)["Restarts"] == "1"
+    assert "stopped by SIGTERM" in log(paced, job)
+    same_bits(paced / f"runs/ddhpc-{job}", undisturbed)
+
+
+@pytest.mark.parametrize("how", ["a rank is killed", "stopped by hand"])
+def test_a_job_that_ended_early_continues_when_it_is_submitted_again(how, slurm, paced, undisturbed):
+    arguments = ["slurm/train.sbatch", *OPTIONS, "--output", "runs/mine"]
+    job = slurm.submit("--ntasks=4", "--nodes=2", SLOW, *arguments, cwd=paced)
+    wait_for_checkpoints(slurm, paced / "runs/mine", 4)
+    started = time.monotonic()
+    if how == "stopped by hand":
+        slurm.run("scancel", "--signal=USR2", job)
+    else:
+        os.kill(random.choice(list(slurm.tasks(job))), signal.SIGKILL)
+    ended = slurm.wait_for(job)
+    seconds = time.monotonic() - started
+    print(f"{how}: job {ended['JobState']} {ended['ExitCode']} after {seconds:.1f} s")
+    assert seconds < 30
+    assert (ended["JobState"], ended["Restarts"]) == ("FAILED", "0")
+    assert ended["ExitCode"] in (["75:0"] if how == "stopped by hand" else ["137:0", "143:0"])
+    assert "to continue, submit the same again with --output runs/mine" in log(paced, job)
+    assert slurm.tasks(job) == {}
+
+    again = slurm.submit("--ntasks=2", *arguments, cwd=paced)
+    completed(slurm, again, paced)
+    assert "continuing: 4 of 4 subdomains have a checkpoint" in log(paced, again)
+    same_bits(paced / "runs/mine", undisturbed)
+
+
+def test_an_array_of_single_tasks_and_a_job_that_gathers(slurm, paced, undisturbed):
+    """One task is lost: the gathering job does not start, and the task is rerun alone."""
+    options = ["--output", "runs/array", *OPTIONS]
+    array = slurm.submit("--array=0-3", "--export=ALL,PACE=0.1", "slurm/array.sbatch", *options, cwd=paced)
+    after = ["--ntasks=1", "--kill-on-invalid-dep=yes", f"--dependency=afterok:{array}"]
+    gathering = slurm.submit(*after, "slurm/train.sbatch", *options, cwd=paced)
+    wait_for_checkpoints(slurm, paced / "runs/array", 4)
+    for task in range(4):
+        job = slurm.show(f"{array}_{task}")["JobId"]
+        (pid, environment), *others = slurm.tasks(job).items()
+        assert others == []
+        assert len(environment["CUDA_VISIBLE_DEVICES"]) == 1
+        if task == 2:
+            os.kill(pid, signal.SIGKILL)
+    assert slurm.wait_for(gathering)["JobState"] == "CANCELLED"
+    states = [slurm.wait_for(f"{array}_{task}")["JobState"] for task in range(4)]
+    assert states == ["COMPLETED", "COMPLETED", "FAILED", "COMPLETED"]
+
+    lost = slurm.submit("--array=2", "slurm/array.sbatch", *options, cwd=paced)
+    gathering = slurm.submit("--ntasks=1", f"--dependency=afterok:{lost}", "slurm/train.sbatch", *options, cwd=paced)
+    completed(slurm, gathering, paced)
+    assert "subdomain 2 is done" in log(paced, f"{lost}_2", "ddhpc-array")
+    assert "continuing: 4 of 4 subdomains have a checkpoint" in log(paced, gathering)
+    same_bits(paced / "runs/array", undisturbed)
+
+
+def test_without_pmix_mpirun_starts_the_ranks(slurm, paced, undisturbed):
+    """What site.env says holds in the job: here a srun like one that was built without PMIx."""
+    pretend = 'srun() { if [ "$1" = --mpi=list ]; then echo none pmi2; else command srun "$@"; fi; }\n'
+    (paced / "slurm/site.env").write_text(pretend)
+    job = slurm.submit("--ntasks=4", "--ntasks-per-node=2", "slurm/train.sbatch", *OPTIONS, cwd=paced)
+    slurm.until(lambda: len(slurm.tasks(job)) == 4, "4 tasks")
+    tasks = list(slurm.tasks(job).values())
+    assert all("OMPI_COMM_WORLD_RANK" in task or "PMI_RANK" in task for task in tasks)
+    assert Counter(task["SLURMD_NODENAME"] for task in tasks) == {"n0": 2, "n1": 2}
+    assert {task["CUDA_VISIBLE_DEVICES"] for task in tasks} == {"0,1"}
+    completed(slurm, job, paced)
+    with h5py.File(paced / f"runs/ddhpc-{job}/results.h5") as file:
+        assert len(set(file.attrs["hosts"])) == 2
+    same_bits(paced / f"runs/ddhpc-{job}", undisturbed)
+
+
+@pytest.mark.skipif("ct" not in recipe_names(), reason="there is no recipe ct")
+def test_ct3d(slurm, desk):
+    """Eight subdomains on two nodes: the last of two options with one name holds."""
+    pack_small(desk / "volumes.h5", (32, 32, 32))
+    smaller = ["--decomposition.grid", 2, 2, 2, "--decomposition.overlap", 1, "--model.global_width", 8]
+    options = [*smaller, "--local.epochs", 1, "--coarse.epochs", 2]
+    arguments = ["slurm/ct3d.sbatch", "--data.file", "volumes.h5", *options]
+    job = slurm.submit("--ntasks=4", "--nodes=2", *arguments, cwd=desk)
+    completed(slurm, job, desk)
+    assert "recipe ct," in log(desk, job, "ct3d")
+    with h5py.File(desk / f"runs/ct3d-{job}/results.h5") as file:
+        assert file["local/test/decision"].shape[0] == 8
+        assert len(set(file.attrs["hosts"])) == 2
+
+
+def test_prepare(slurm, desk):
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (desk / "raw" / name).mkdir(parents=True)
+        for number in range(10):
+            Image.fromarray(rng.integers(0, 255, (12, 12, 3), np.uint8)).save(desk / f"raw/{name}/{number}.png")
+    job = slurm.submit("slurm/prepare.sbatch", "images", "raw", "--output", "x.h5", "--size", 8, 8, cwd=desk)
+    completed(slurm, job, desk)
+    with h5py.File(desk / "x.h5") as file:
+        assert sum(len(file[f"{split}/label"]) for split in ("train", "val", "test")) == 20
+
+
+def test_doctor_in_the_place_of_training(slurm, desk):
+    job = slurm.submit("--ntasks=2", "--nodes=2", "slurm/train.sbatch", "doctor", cwd=desk)
+    completed(slurm, job, desk)
+    assert "2 ranks, 1 on n0, 1 on n1" in log(desk, job)
+    assert not (desk / "runs").exists()
+
+
+def test_overwrite_is_refused(slurm, desk):
+    job = slurm.submit("--ntasks=1", "slurm/train.sbatch", "--overwrite", cwd=desk)
+    assert slurm.wait_for(job)["ExitCode"] == "2:0"
+    assert "--overwrite: a requeued job would start anew each time" in log(desk, job)
