@@ -2,50 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ddhpc.config import Coarse
+from ddhpc.metrics import accuracy
 from ddhpc.models.dnn import dnn
+
+ABSENT_DRAWS = 20
 
 Decisions = Mapping[str, np.ndarray]
 """By split: local decisions [N, S, K] or final decisions [S, K], float32 probabilities."""
 
+Fusion = Callable[[np.ndarray], np.ndarray]
+"""From local decisions [N, S, K] to final ones [S, K]."""
 
-def solve(
-    local: Decisions, labels: Mapping[str, np.ndarray], config: Coarse, device: str
-) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, list[float]]]:
-    """All fusions of the local decisions, and the history of the coarse DNN.
+
+@dataclass(frozen=True, kw_only=True)
+class Solution:
+    """The final decisions of all fusions."""
+
+    fusions: dict[str, dict[str, np.ndarray]]
+    """By fusion and split, [S, K] float32 probabilities."""
+    history: dict[str, list[float]]
+    """`loss` and `accuracy` of the coarse DNN in each epoch, on the training split, in the steps as they were made."""
+    absent: dict[str, np.ndarray]
+    """By fusion, the accuracy on test with 0 to `allow_missing` more subdomains absent than there are, means over
+    ABSENT_DRAWS random choices of them: [allow_missing + 1], NaN where too few subdomains are left."""
+
+
+def solve(local: Decisions, labels: Mapping[str, np.ndarray], config: Coarse, device: str) -> Solution:
+    """Solve the coarse problem and the other fusions.
 
     The decision of a single subdomain, the global CNN, is the final one; there is no coarse problem and no history.
 
     Args:
-        local: by split, [N, S, K] float32.
+        local: by split, [N, S, K] float32; all zeros where a subdomain is absent.
         labels: by split, [S] int64.
         config: section `coarse`.
         device: torch device.
-
-    Returns:
-        By fusion and split, final decisions [S, K]; and the history of `train_dnn`.
     """
     if len(local["train"]) == 1:
         only = {split: decisions[0] for split, decisions in local.items()}
-        return dict.fromkeys(("mean", "vote", "dnn"), only), {"loss": [], "accuracy": []}
-    final, history = train_dnn(local, labels, config, device)
-    fusions = {
-        "mean": {split: mean(decisions) for split, decisions in local.items()},
-        "vote": {split: vote(decisions) for split, decisions in local.items()},
-        "dnn": final,
-    }
-    return fusions, history
+        absent = np.full(config.allow_missing + 1, np.nan)
+        absent[0] = accuracy(only["test"], labels["test"])
+        return Solution(
+            fusions=dict.fromkeys(("mean", "vote", "dnn"), only),
+            history={"loss": [], "accuracy": []},
+            absent=dict.fromkeys(("mean", "vote", "dnn"), absent),
+        )
+    network, history = train_dnn(local["train"], labels["train"], config, device)
+    fuse: dict[str, Fusion] = {"mean": mean, "vote": vote, "dnn": partial(decide, network)}
+    fusions = {name: {split: fusion(decisions) for split, decisions in local.items()} for name, fusion in fuse.items()}
+    return Solution(
+        fusions=fusions,
+        history=history,
+        absent={
+            name: accuracy_without(fusion, local["test"], labels["test"], config.allow_missing)
+            for name, fusion in fuse.items()
+        },
+    )
+
+
+def present(local: np.ndarray) -> np.ndarray:
+    """Which of the subdomains of [N, S, K] have decisions: [N] bool."""
+    return np.asarray(local.any(axis=(1, 2)))
 
 
 def mean(local: np.ndarray) -> np.ndarray:
     """Average probability of the local decisions [N, S, K]: final decisions [S, K]."""
-    return np.asarray(local.mean(axis=0, dtype=np.float64), np.float32)
+    return np.asarray(local[present(local)].mean(axis=0, dtype=np.float64), np.float32)
 
 
 def vote(local: np.ndarray) -> np.ndarray:
@@ -53,29 +85,59 @@ def vote(local: np.ndarray) -> np.ndarray:
 
     A tie is decided by the average probability, which weighs less than one vote.
     """
-    subdomains, _, classes = local.shape
-    votes = np.eye(classes, dtype=np.float32)[local.argmax(axis=2)].sum(axis=0)
-    return np.asarray((votes + mean(local) / 2) / (subdomains + 0.5))
+    voters = local[present(local)]
+    votes = np.eye(local.shape[2], dtype=np.float32)[voters.argmax(axis=2)].sum(axis=0)
+    return np.asarray((votes + mean(local) / 2) / (len(voters) + 0.5))
+
+
+def decide(network: nn.Module, local: np.ndarray) -> np.ndarray:
+    """The coarse DNN's final decisions [S, K] float32 for local decisions [N, S, K]."""
+    device = next(network.parameters()).device
+    network.eval()
+    with torch.inference_mode():
+        return np.asarray(network(_inputs(local).to(device)).softmax(1).cpu().numpy())
+
+
+def accuracy_without(fusion: Fusion, local: np.ndarray, labels: np.ndarray, allow_missing: int) -> np.ndarray:
+    """Accuracy of a fusion with 0 to `allow_missing` subdomains taken away: [allow_missing + 1], see Solution."""
+    draw = np.random.default_rng(0)
+    there = np.flatnonzero(present(local))
+    found = np.full(allow_missing + 1, np.nan)
+    for count in range(min(allow_missing + 1, len(there))):
+        tried = []
+        for _ in range(ABSENT_DRAWS if count else 1):
+            left = local.copy()
+            left[draw.choice(there, count, replace=False)] = 0
+            tried.append(accuracy(fusion(left), labels))
+        found[count] = np.mean(tried)
+    return found
+
+
+def subdomain_dropout(inputs: Tensor, subdomains: int, allow_missing: int) -> Tensor:
+    """Rows of local decisions [B, N * K], in each of which 0 to `allow_missing` random subdomains are zeroed."""
+    order = torch.rand(len(inputs), subdomains, device=inputs.device).argsort(1).argsort(1)
+    count = torch.randint(0, allow_missing + 1, (len(inputs), 1), device=inputs.device)
+    kept = (order >= count).to(inputs.dtype)
+    return (inputs.view(len(inputs), subdomains, -1) * kept[:, :, None]).flatten(1)
 
 
 def train_dnn(
-    local: Decisions, labels: Mapping[str, np.ndarray], config: Coarse, device: str
-) -> tuple[dict[str, np.ndarray], dict[str, list[float]]]:
-    """Train the coarse DNN on the local decisions for the training split, and give the final decisions.
+    local: np.ndarray, labels: np.ndarray, config: Coarse, device: str
+) -> tuple[nn.Module, dict[str, list[float]]]:
+    """Train the coarse DNN on the local decisions for the training split.
 
     Args:
-        local: by split, [N, S, K] float32.
-        labels: by split, [S] int64.
+        local: [N, S, K] float32.
+        labels: [S] int64.
         config: section `coarse`.
         device: torch device.
 
     Returns:
-        The final decisions by split, [S, K] float32 probabilities; and the history, `loss` and `accuracy` of each
-        epoch on the training split, in the steps as they were made (with dropout).
+        The network from [B, N * K] to [B, K] logits, and the history of Solution.
     """
-    inputs = {split: _inputs(decisions).to(device) for split, decisions in local.items()}
-    target = torch.from_numpy(labels["train"]).to(device)
-    subdomains, _, classes = local["train"].shape
+    inputs = _inputs(local).to(device)
+    target = torch.from_numpy(labels).to(device)
+    subdomains, _, classes = local.shape
     network = dnn(subdomains, classes, config.hidden, config.dropout).to(device)
     optimizer = torch.optim.AdamW(
         network.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
@@ -86,7 +148,10 @@ def train_dnn(
     for _ in range(config.epochs):
         total_loss, right = torch.zeros((), device=device), torch.zeros((), device=device)
         for batch in torch.randperm(len(target)).to(device).split(config.batch_size):
-            logits = network(inputs["train"][batch])
+            seen = inputs[batch]
+            if config.allow_missing:
+                seen = subdomain_dropout(seen, subdomains, config.allow_missing)
+            logits = network(seen)
             loss = cross_entropy(logits, target[batch])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -96,13 +161,10 @@ def train_dnn(
             right += (logits.argmax(1) == target[batch]).sum()
         history["loss"].append(total_loss.item() / len(target))
         history["accuracy"].append(right.item() / len(target))
-    network.eval()
-    with torch.inference_mode():
-        final = {split: network(values).softmax(1).cpu().numpy() for split, values in inputs.items()}
-    return final, history
+    return network, history
 
 
-def _inputs(decisions: np.ndarray) -> torch.Tensor:
+def _inputs(decisions: np.ndarray) -> Tensor:
     """[N, S, K] as the rows [S, N * K] that the coarse DNN takes."""
     subdomains, samples, classes = decisions.shape
     return torch.from_numpy(decisions).permute(1, 0, 2).reshape(samples, subdomains * classes)

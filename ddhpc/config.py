@@ -136,6 +136,9 @@ class Coarse:
     dropout: float = 0.2
     """Share of the inputs and of each hidden layer that is dropped in training."""
 
+    allow_missing: int = 0
+    """Subdomains that may be absent since they cannot be trained; the coarse DNN is trained with so many left out."""
+
     def __post_init__(self) -> None:
         shown = " ".join(map(str, self.hidden))
         _require(self.epochs >= 1, "coarse.epochs", self.epochs, "at least 1")
@@ -143,6 +146,7 @@ class Coarse:
         _require(all(width >= 1 for width in self.hidden), "coarse.hidden", shown, "widths of at least 1")
         _require(self.learning_rate > 0, "coarse.learning_rate", self.learning_rate, "a rate above 0")
         _require(self.weight_decay >= 0, "coarse.weight_decay", self.weight_decay, "0 or more")
+        _require(self.allow_missing >= 0, "coarse.allow_missing", self.allow_missing, "0 or more subdomains")
         _require(0 <= self.dropout < 1, "coarse.dropout", self.dropout, "a share from 0 to below 1")
 
 

@@ -62,6 +62,7 @@ def layout(problem: Problem, labels: Mapping[str, np.ndarray], comm: MPI.Comm, p
         ids={split: packed.ids(split) for split in SPLITS} if comm.rank == 0 else {},
         epochs=config.local.epochs,
         coarse_epochs=config.coarse.epochs if problem.subdomains > 1 else 0,
+        allow_missing=config.coarse.allow_missing,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,11 @@ _SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 def launched_rank() -> int:
     """Rank that the launcher gave this process, known before MPI starts; 0 without a launcher."""
     return next((int(os.environ[name]) for name in _RANK_VARIABLES if name in os.environ), 0)
+
+
+def warn(message: str) -> None:
+    """One line on standard error, for what the job survives; called on the one rank that it concerns."""
+    print(f"ddhpc: warning: {message}", file=sys.stderr, flush=True)
 
 
 def launched_size() -> int:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import resource
-import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from ddhpc import checkpoint, runtime
 from ddhpc.data.packed import SPLITS
 from ddhpc.decomposition import grow
-from ddhpc.errors import Stopped
+from ddhpc.errors import InputError, Stopped
 from ddhpc.local import State, channels_last, local_decisions, to_device, train_local
 from ddhpc.metrics import accuracy
 from ddhpc.models import parameters
@@ -23,39 +23,70 @@ from ddhpc.progress import Progress
 from ddhpc.results import file_system
 
 
-def solve_local(
-    problem: Problem,
-    subdomain: int,
-    labels: dict[str, np.ndarray],
-    directory: Path,
-    place: runtime.Place,
-    clock: runtime.Clock,
-    progress: Progress,
-    request: runtime.StopRequest,
-) -> dict[str, np.ndarray]:
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What the subdomains of a rank have in common."""
+
+    problem: Problem
+    labels: dict[str, np.ndarray]
+    """By split, [S] int64."""
+    directory: Path
+    """Of the run."""
+    place: runtime.Place
+    clock: runtime.Clock
+    progress: Progress
+    request: runtime.StopRequest
+
+
+def solve_or_leave(job: Job, subdomain: int) -> dict[str, np.ndarray]:
+    """`solve_local`, or `absent` where that fails and the coarse DNN may do without."""
+    try:
+        return solve_local(job, subdomain)
+    except (InputError, OSError, RuntimeError) as error:
+        if not job.problem.config.coarse.allow_missing:
+            raise
+        runtime.warn(f"subdomain {subdomain} is absent: {' '.join(f'{type(error).__name__}: {error}'.split())}")
+        job.progress.step(subdomain, 1, float("nan"))
+        return absent(job.problem, job.labels)
+
+
+def absent(problem: Problem, labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What stands for the result of `solve_local` where a subdomain cannot be trained: zeros and NaN."""
+    classes, epochs = len(problem.packed.classes), problem.config.local.epochs
+    return {
+        **{f"{split}/decision": np.zeros((len(labels[split]), classes), np.float32) for split in SPLITS},
+        **{f"{split}/accuracy": np.array(np.nan) for split in SPLITS},
+        **{f"history/{name}": np.full(epochs, np.nan) for name in ("loss", "accuracy", "learning_rate", "seconds")},
+        **{name: np.array(0) for name in ("parameters", "peak_memory_bytes")},
+        **{name: np.array(0.0) for name in ("seconds", "cpu_seconds")},
+    }
+
+
+def solve_local(job: Job, subdomain: int) -> dict[str, np.ndarray]:
     """Read the windows of a subdomain, train its CNN, and give what the results file keeps of it below /local."""
+    problem, labels, progress, device = job.problem, job.labels, job.progress, job.place.device
     config, packed, window = problem.config.local, problem.packed, problem.decomposition[subdomain]
-    file = checkpoint.path(directory, subdomain)
+    file = checkpoint.path(job.directory, subdomain)
     saved, damaged = checkpoint.load(file)
     for line in damaged:
-        print(f"ddhpc: warning: {line}; going on from the one before it, if any", file=sys.stderr, flush=True)
+        runtime.warn(f"{line}; going on from the one before it, if any")
     if saved and "solved" in saved:
         solved = {name: np.asarray(values.numpy()) for name, values in saved["solved"].items()}
         progress.step(subdomain, 1, float(solved["history/accuracy"][-1]))
         return solved
 
-    on_gpu = place.device != "cpu"
+    on_gpu = device != "cpu"
     if on_gpu:
-        torch.cuda.reset_peak_memory_stats(place.device)
+        torch.cuda.reset_peak_memory_stats(device)
     images = {}
-    with clock("read"):
+    with job.clock("read"):
         for split in SPLITS:
             margin = config.shift if split == "train" else 0
             grown, core = grow(window, margin, packed.image_shape)
-            images[split] = to_device(packed.read(split, grown), core, packed.mean, packed.std, place.device)
+            images[split] = to_device(packed.read(split, grown), core, packed.mean, packed.std, device)
 
     started, cpu_started = time.perf_counter(), time.process_time()
-    cnn = problem.local_cnn(subdomain).to(place.device)
+    cnn = problem.local_cnn(subdomain).to(device)
     cnn = cnn.to(memory_format=channels_last(images["train"].pixels.ndim))
     seconds = np.array(saved["spent"] if saved else (0.0, 0.0))
 
@@ -71,13 +102,13 @@ def solve_local(
     def on_step(fraction: float, accuracy: float, state: Callable[[], State]) -> None:
         nonlocal due
         progress.step(subdomain, fraction, accuracy)
-        stop = request.signal or progress.stopped()
+        stop = job.request.signal or progress.stopped()
         if stop or time.monotonic() >= due:
             keep({**state(), "spent": spent().tolist()})
             due = time.monotonic() + problem.config.run.checkpoint_seconds
         if stop:
             progress.stop()
-            raise Stopped(f"stopped by {request.signal or 'another rank'}")
+            raise Stopped(f"stopped by {job.request.signal or 'another rank'}")
 
     history = train_local(cnn, images["train"], labels["train"], config, on_step, saved)
     # A checkpoint of the last step leaves no step that would report the end.
@@ -85,7 +116,7 @@ def solve_local(
     decisions = {split: local_decisions(cnn, images[split], config.precision) for split in SPLITS}
     wall, cpu = spent()
 
-    peak = torch.cuda.max_memory_allocated(place.device) if on_gpu else 0
+    peak = torch.cuda.max_memory_allocated(device) if on_gpu else 0
     solved = {
         **{f"{split}/decision": decisions[split] for split in SPLITS},
         **{f"{split}/accuracy": accuracy(decisions[split], labels[split]) for split in SPLITS},

@@ -15,9 +15,10 @@ from ddhpc import coarse, provenance, results, runtime
 from ddhpc.data.hdf5 import text
 from ddhpc.data.packed import SPLITS
 from ddhpc.decomposition import owned
+from ddhpc.errors import InputError
 from ddhpc.problem import Problem
 from ddhpc.progress import Progress
-from ddhpc.subdomain import solve_local
+from ddhpc.subdomain import Job, solve_local, solve_or_leave
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -57,14 +58,24 @@ def train(
     runtime.together(comm, lambda: results.create(directory, layout) if comm.rank == 0 else None)
 
     with Progress(comm.Dup(), shares, problem.config.local.epochs) as progress:
+        job = Job(
+            problem=problem,
+            labels=labels,
+            directory=directory,
+            place=place,
+            clock=clock,
+            progress=progress,
+            request=request,
+        )
 
         def solve_owned() -> list[dict[str, np.ndarray]]:
-            solved = [solve_local(problem, n, labels, directory, place, clock, progress, request) for n in mine]
+            solved = [solve_or_leave(job, subdomain) for subdomain in mine]
             request.obey()
             return solved
 
         solved = runtime.together(comm, solve_owned, tick=progress.show, patience=PATIENCE_SECONDS)
         progress.finish()
+    check_absent(comm, solved, problem.config.coarse.allow_missing)
     slabs = {name: np.stack([subdomain[name] for subdomain in solved]) for name in solved[0]}
     slabs["rank"] = np.full(len(mine), comm.rank)
     slabs["device"] = text([place.device_name] * len(mine), results.DEVICE_BYTES)
@@ -81,7 +92,7 @@ def train(
             return
         with clock("coarse"):
             problem.seed(problem.subdomains)
-            fusions, history = coarse.solve(gathered, labels, problem.config.coarse, place.device)
+            solution = coarse.solve(gathered, labels, problem.config.coarse, place.device)
         timing = {
             "startup": startup,
             "read": read.max(),
@@ -90,9 +101,23 @@ def train(
             **{phase: clock.seconds[phase] for phase in ("write", "gather", "coarse")},
             "total": startup + clock.elapsed(),
         }
-        results.finish(directory, local=gathered, fusions=fusions, labels=labels, coarse_history=history, timing=timing)
+        results.finish(directory, local=gathered, solution=solution, labels=labels, timing=timing)
 
     runtime.together(comm, solve_coarse)
+
+
+def check_absent(comm: MPI.Comm, solved: list[dict[str, np.ndarray]], allow_missing: int) -> None:
+    """InputError on all ranks if more subdomains are absent than the coarse DNN is to do without, or all are."""
+    from mpi4py import MPI
+
+    counts = np.array([len(solved), sum(not subdomain["val/decision"].any() for subdomain in solved)])
+    comm.Allreduce(MPI.IN_PLACE, counts, op=MPI.SUM)
+    subdomains, missing = counts.tolist()
+    if missing > allow_missing or missing == subdomains:
+        raise InputError(
+            f"--coarse.allow_missing {allow_missing}: {missing} of {subdomains} subdomains could not be trained; "
+            "expected no more than that many, and not all; see the warnings above"
+        )
 
 
 def train_subdomain(
@@ -119,6 +144,14 @@ def train_subdomain(
     Raises:
         InputError, Stopped: see `train`.
     """
-    labels = {split: problem.packed.labels(split) for split in SPLITS}
     with Progress(comm.Dup(), [range(subdomain, subdomain + 1)], problem.config.local.epochs) as progress:
-        solve_local(problem, subdomain, labels, directory, place, runtime.Clock(), progress, request)
+        job = Job(
+            problem=problem,
+            labels={split: problem.packed.labels(split) for split in SPLITS},
+            directory=directory,
+            place=place,
+            clock=runtime.Clock(),
+            progress=progress,
+            request=request,
+        )
+        solve_local(job, subdomain)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddhpc.coarse import mean, train_dnn, vote
+from ddhpc.coarse import accuracy_without, mean, solve, subdomain_dropout, vote
 from ddhpc.config import Coarse
 from ddhpc.metrics import accuracy
 
@@ -51,7 +51,8 @@ def test_dnn_finds_the_subdomain_that_knows():
     for seed, split in enumerate(("train", "val", "test")):
         local[split], labels[split] = informative_subdomain(600, 10 * seed)
     torch.manual_seed(0)
-    final, history = train_dnn(local, labels, Coarse(epochs=40), "cpu")
+    solution = solve(local, labels, Coarse(epochs=40), "cpu")
+    final, history = solution.fusions["dnn"], solution.history
     assert accuracy(final["test"], labels["test"]) > 0.97
     assert accuracy(vote(local["test"]), labels["test"]) < 0.9
     assert np.allclose(final["test"].sum(axis=1), 1, atol=1e-5)
@@ -59,11 +60,59 @@ def test_dnn_finds_the_subdomain_that_knows():
     assert history["loss"][-1] < history["loss"][0]
 
 
+def three_splits(make):
+    made = {split: make(400, 10 * seed) for seed, split in enumerate(("train", "val", "test"))}
+    return {split: local for split, (local, _) in made.items()}, {split: labels for split, (_, labels) in made.items()}
+
+
 def test_the_same_seed_gives_the_same_bits():
-    local, labels = informative_subdomain(300, 0)
-    results = []
+    local, labels = three_splits(informative_subdomain)
+    solutions = []
     for _ in range(2):
         torch.manual_seed(5)
-        results.append(train_dnn({"train": local}, {"train": labels}, Coarse(epochs=2), "cpu"))
-    assert np.array_equal(results[0][0]["train"], results[1][0]["train"])
-    assert results[0][1] == results[1][1]
+        solutions.append(solve(local, labels, Coarse(epochs=2), "cpu"))
+    assert np.array_equal(solutions[0].fusions["dnn"]["train"], solutions[1].fusions["dnn"]["train"])
+    assert solutions[0].history == solutions[1].history
+
+
+def redundant_subdomains(samples, seed):
+    """Two classes, told by each of 6 subdomains rightly in four cases of five."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, samples)
+    told = np.where(rng.random((6, samples)) < 0.8, labels, 1 - labels)
+    return (0.6 * np.eye(2)[told] + 0.2).astype(np.float32), labels
+
+
+def test_absent_subdomains_neither_vote_nor_count_in_the_mean():
+    local, _ = redundant_subdomains(50, 0)
+    some = local.copy()
+    some[[1, 4]] = 0
+    assert np.allclose(mean(some), mean(local[[0, 2, 3, 5]]))
+    assert np.allclose(vote(some), vote(local[[0, 2, 3, 5]]))
+
+
+def test_subdomain_dropout_zeroes_whole_subdomains():
+    torch.manual_seed(0)
+    dropped = subdomain_dropout(torch.ones(2000, 5 * 3), 5, 2).view(2000, 5, 3)
+    assert ((dropped == 0).all(2) | (dropped == 1).all(2)).all()
+    absent = (dropped[:, :, 0] == 0).sum(1)
+    assert set(absent.tolist()) == {0, 1, 2}
+    assert 500 < (absent == 1).sum() < 830
+    assert all(300 < column < 500 for column in (dropped[:, :, 0] == 0).sum(0).tolist())
+
+
+def test_accuracy_falls_gently_with_the_number_of_absent_subdomains():
+    local, labels = three_splits(redundant_subdomains)
+    torch.manual_seed(0)
+    solution = solve(local, labels, Coarse(epochs=30, allow_missing=3), "cpu")
+    for name, found in solution.absent.items():
+        assert found.shape == (4,)
+        assert found[0] == accuracy(solution.fusions[name]["test"], labels["test"])
+        assert found[0] > found[3] > 0.75
+
+
+def test_no_more_subdomains_are_taken_away_than_there_are():
+    local, labels = redundant_subdomains(50, 0)
+    local[:4] = 0
+    found = accuracy_without(mean, local, labels, 3)
+    assert np.isfinite(found).tolist() == [True, True, False, False]

@@ -19,7 +19,7 @@ from ddhpc.errors import Stopped
 from ddhpc.options import configure
 from ddhpc.problem import open_problem
 from ddhpc.results import verify
-from ddhpc.subdomain import solve_local
+from ddhpc.subdomain import Job, solve_local
 from tests.conftest import mpirun
 from tests.test_train import decisions
 
@@ -169,7 +169,6 @@ def test_a_checkpoint_of_the_very_last_step(small, tmp_path, undisturbed):
     """No step is left to report; rank 0 must not wait for one."""
     command = configure(["--data.file", str(small), *map(str, OPTIONS)], train_parser())
     problem = open_problem(command.config)
-    labels = {split: problem.packed.labels(split) for split in SPLITS}
     request = runtime.StopRequest("USR2")
 
     class StopAtTheEnd:
@@ -183,10 +182,18 @@ def test_a_checkpoint_of_the_very_last_step(small, tmp_path, undisturbed):
             pass
 
     (tmp_path / "run").mkdir()
-    place = runtime.place(MPI.COMM_SELF, command.config.run)
+    job = Job(
+        problem=problem,
+        labels={split: problem.packed.labels(split) for split in SPLITS},
+        directory=tmp_path / "run",
+        place=runtime.place(MPI.COMM_SELF, command.config.run),
+        clock=runtime.Clock(),
+        progress=StopAtTheEnd(),
+        request=request,
+    )
     for subdomain in (0, 4):
         with pytest.raises(Stopped):
-            solve_local(problem, subdomain, labels, tmp_path / "run", place, runtime.Clock(), StopAtTheEnd(), request)
+            solve_local(job, subdomain)
     completed = mpirun(2, "--data.file", small, *OPTIONS, "--output", "run", cwd=tmp_path, timeout=90)
     assert completed.returncode == 0, completed.stderr
     same_bits(tmp_path / "run", undisturbed[0])
@@ -262,3 +269,45 @@ def test_a_wrong_task_is_refused(arguments, message, small, tmp_path):
     completed = mpirun(0, "--data.file", small, *OPTIONS, *arguments, cwd=tmp_path)
     assert completed.returncode == 2
     assert message in completed.stderr
+
+
+UNTRAINABLE = """
+import torch
+from ddhpc.models import FAMILIES
+
+def untrainable(**options):
+    return Picky(FAMILIES["resnet"](**options))
+
+class Picky(torch.nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        if x.shape[0] > 2 and x.shape[-1] == {width}:
+            raise RuntimeError("uncorrectable\\nmemory error")
+        return self.net(x)
+"""
+
+
+def test_a_subdomain_that_cannot_be_trained_may_be_absent(small, tmp_path):
+    """Grid 1x3 on 14 columns without overlap has windows 5, 5 and 4 wide; the last one's network always fails."""
+    (tmp_path / "net.py").write_text(UNTRAINABLE.format(width=4))
+    options = ["--decomposition.grid", 1, 3, "--decomposition.overlap", 0, "--local.epochs", 5, "--coarse.epochs", 60]
+    options = ["--data.file", small, *options, "--model.name", "net:untrainable", "--model.global_width", 8]
+    refused = mpirun(2, *options, "--output", "without", cwd=tmp_path)
+    assert refused.returncode not in (0, 2)
+    assert "uncorrectable" in refused.stderr
+    completed = mpirun(2, *options, "--coarse.allow_missing", 1, "--output", "run", cwd=tmp_path)
+    assert completed.returncode == 0, completed.stderr
+    assert "warning: subdomain 2 is absent: RuntimeError: uncorrectable memory error" in completed.stderr
+    assert "1 of 3 subdomains are absent" in completed.stdout
+    assert "Accuracy on test with fewer subdomains" in completed.stdout
+    assert verify(tmp_path / "run") == []
+    found = decisions(tmp_path / "run")
+    assert not found["local/test/decision"][2].any()
+    assert found["local/test/decision"][:2].any(axis=(1, 2)).all()
+    (tmp_path / "net.py").write_text(UNTRAINABLE.format(width=5))
+    too_many = mpirun(2, *options, "--coarse.allow_missing", 1, "--output", "many", cwd=tmp_path)
+    assert too_many.returncode == 2
+    assert "--coarse.allow_missing 1: 2 of 3 subdomains could not be trained" in too_many.stderr

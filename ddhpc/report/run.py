@@ -47,6 +47,8 @@ def print_run(run: Path) -> None:
         classes = file["classes"].asstr()[...]
         if len(classes) == 2:
             tables[f"Test of {classes[1]} (positive) against {classes[0]}"] = _binary_table(file)
+        if len(file["fusion/absent/more"]) > 1:
+            tables["Accuracy on test with fewer subdomains"] = _absent_table(file)
         for title, table in {**tables, "Time": _time_table(file)}.items():
             out.print(f"\n[bold]{title}[/bold]")
             out.print(table)
@@ -84,7 +86,7 @@ def _fusion_table(file: h5py.File) -> Table:
     for column in ("fusion", *SHOWN_SPLITS, "test, 95 % interval", "balanced"):
         table.add_column(column, justify="left" if column == "fusion" else "right")
     # The one subdomain a user could pick is the best on val; its test accuracy is then an honest one.
-    best = int(file["local/val/accuracy"][...].argmax())
+    best = int(np.nanargmax(file["local/val/accuracy"][...]))
     best_row = (percent(file[f"local/{split}/accuracy"][best]) for split in SHOWN_SPLITS)
     if file["local/val/accuracy"].size == 1:
         table.add_row("global CNN", *best_row, *_scores(file["fusion/dnn/test"].attrs))
@@ -93,6 +95,20 @@ def _fusion_table(file: h5py.File) -> Table:
     for fusion in FUSIONS:
         shares = (percent(file[f"fusion/{fusion}"].attrs[split]) for split in SHOWN_SPLITS)
         table.add_row(fusion, *shares, *_scores(file[f"fusion/{fusion}/test"].attrs))
+    missing = int(file["fusion/absent"].attrs["subdomains"])
+    if missing:
+        table.caption = f"{missing} of {len(file['subdomain'])} subdomains are absent"
+    return table
+
+
+def _absent_table(file: h5py.File) -> Table:
+    """How the accuracy falls with the number of subdomains that are taken away."""
+    table = Table()
+    more = file["fusion/absent/more"][...]
+    for column in ("fusion", *(f"{count} fewer" for count in more)):
+        table.add_column(column, justify="left" if column == "fusion" else "right")
+    for fusion in FUSIONS:
+        table.add_row(fusion, *(percent(share) for share in file[f"fusion/absent/{fusion}"][...]))
     return table
 
 

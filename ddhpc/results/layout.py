@@ -52,6 +52,7 @@ class Layout:
     ids: Mapping[str, list[str]]
     epochs: int
     coarse_epochs: int
+    allow_missing: int
 
     def size(self) -> int:
         """Bytes of the file, a little more than it will have."""
@@ -153,6 +154,16 @@ def _create(file: h5py.File, layout: Layout) -> None:
             scales = [class_scale, class_scale]
             confusion = _dataset(group, "confusion", (len(layout.classes),) * 2, np.int64, "samples", scales)
             confusion.attrs["description"] = "rows: true class; columns: class of the final decision"
+    absent = file.create_group("fusion/absent")
+    absent.attrs["description"] = (
+        "accuracy on test by the number of subdomains that are taken away, beside those (attribute) that were absent; "
+        "means over random choices"
+    )
+    more = absent.create_dataset("more", data=np.arange(layout.allow_missing + 1))
+    more.make_scale("subdomains taken away")
+    for fusion in FUSIONS:
+        _dataset(absent, fusion, more.shape, np.float64, "1", [more])
+    _plot(absent, "dnn", ["more"])
     file.create_group("timing")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from ddhpc.coarse import present
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
 from ddhpc.metrics import accuracy
@@ -48,11 +49,12 @@ def verify(path: Path) -> list[str]:
                 decisions = dataset[...]
                 if digest(decisions) != dataset.attrs.get("sha256"):
                     problems.append(f"{dataset.name} differs from its checksum")
-                elif not np.allclose(decisions.sum(-1), 1, atol=1e-3):
+                elif not np.allclose(decisions[decisions.any(axis=(-2, -1))].sum(-1), 1, atol=1e-3):
                     problems.append(f"{dataset.name} holds rows that are not probabilities")
                 elif level == "local":
                     found = file[f"local/{split}/accuracy"][...]
-                    if not np.array_equal(accuracy(decisions, labels), found):
+                    there = present(decisions)
+                    if not np.array_equal(np.where(there, accuracy(decisions, labels), np.nan), found, equal_nan=True):
                         problems.append(f"/local/{split}/accuracy does not follow from the decisions")
                 elif accuracy(decisions, labels) != file["fusion/dnn"].attrs.get(split):
                     problems.append(f"/fusion/dnn {split} accuracy does not follow from the final decisions")

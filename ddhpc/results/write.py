@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 
 from ddhpc import runtime
+from ddhpc.coarse import Solution, present
 from ddhpc.data.hdf5 import replace
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
@@ -62,9 +63,8 @@ def finish(
     directory: Path,
     *,
     local: Mapping[str, np.ndarray],
-    fusions: Mapping[str, Mapping[str, np.ndarray]],
+    solution: Solution,
     labels: Mapping[str, np.ndarray],
-    coarse_history: Mapping[str, list[float]],
     timing: Mapping[str, float],
 ) -> None:
     """On rank 0: write the coarse problem, check the file by reading it back, and give it its final name.
@@ -72,12 +72,11 @@ def finish(
     Args:
         directory: of the run.
         local: by split, the gathered local decisions [N, S, K] that the file must hold.
-        fusions: by fusion and split, final decisions [S, K].
+        solution: of the coarse problem.
         labels: by split, [S].
-        coarse_history: by name, one number an epoch.
         timing: seconds by phase.
     """
-    path = directory / PART
+    path, fusions = directory / PART, solution.fusions
     with file_system(path):
         with h5py.File(path, "r+") as file:
             for split in SPLITS:
@@ -91,8 +90,11 @@ def finish(
                     group, final = file[f"fusion/{fusion}/{split}"], fusions[fusion][split]
                     group["confusion"][...] = confusion(final, labels[split])
                     group.attrs.update(scores(final, labels[split]))
-            for name, values in coarse_history.items():
+            for name, values in solution.history.items():
                 file[f"coarse/history/{name}"][...] = values
+            for fusion in FUSIONS:
+                file[f"fusion/absent/{fusion}"][...] = solution.absent[fusion]
+            file["fusion/absent"].attrs["subdomains"] = int((~present(local["val"])).sum())
             file["timing"].attrs.update(timing)
             file["timing"].attrs["units"] = "s"
             file.attrs["complete"] = True

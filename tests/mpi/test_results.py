@@ -7,7 +7,7 @@ import pytest
 from mpi4py import MPI
 
 from ddhpc import results, runtime
-from ddhpc.coarse import mean, vote
+from ddhpc.coarse import Solution, mean, vote
 from ddhpc.data.hdf5 import text
 from ddhpc.decomposition import owned, windows
 from ddhpc.errors import InputError
@@ -47,6 +47,7 @@ def layout():
         ids={split: [f"{split}-{n}" for n in range(count)] for split, count in SAMPLES.items()},
         epochs=EPOCHS,
         coarse_epochs=3,
+        allow_missing=1,
     )
 
 
@@ -86,9 +87,12 @@ def write(comm, directory):
         results.finish(
             directory,
             local=local,
-            fusions={"dnn": final, "mean": final, "vote": {split: vote(local[split]) for split in SAMPLES}},
+            solution=Solution(
+                fusions={"dnn": final, "mean": final, "vote": {split: vote(local[split]) for split in SAMPLES}},
+                history={"loss": [3.0, 2.0, 1.0], "accuracy": [0.1, 0.2, 0.3]},
+                absent={fusion: np.array([0.5, 0.4]) for fusion in ("mean", "vote", "dnn")},
+            ),
             labels=layout().labels,
-            coarse_history={"loss": [3.0, 2.0, 1.0], "accuracy": [0.1, 0.2, 0.3]},
             timing={"total": 1.5},
         )
     comm.Barrier()
