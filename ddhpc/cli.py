@@ -88,6 +88,7 @@ def train_parser() -> ArgumentParser:
         help="run directory; without it each run gets a new one under runs/",
     )
     options.add_argument("--overwrite", action="store_true", help="replace the finished run in --output")
+    options.add_argument("--log-dir", metavar="DIR", default=None, help="also log what each rank does, a file a rank")
     options.add_argument(
         "--subdomain",
         type=int,
@@ -124,6 +125,10 @@ def solve(command: Command, request: runtime.StopRequest, started: float) -> Non
     from ddhpc.report.run import print_run, problem_line
     from ddhpc.results import run_directory
 
+    if command.options.log_dir:
+        runtime.together(
+            comm, lambda: runtime.log_to(Path(command.options.log_dir), comm.rank if only is None else only)
+        )
     problem = runtime.together(comm, partial(open_problem, command.config))
     if only is not None and not 0 <= only < problem.subdomains:
         raise InputError(f"--subdomain {only}: expected 0 to {problem.subdomains - 1}")

@@ -5,6 +5,7 @@ Only this module, `train`, `results` and `progress` know MPI, and the communicat
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import signal
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
@@ -26,6 +28,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+log = logging.getLogger("ddhpc")
+"""What this rank does; goes nowhere unless `log_to` says where."""
+log.addHandler(logging.NullHandler())
+log.propagate = False
+
 POLL_SECONDS = 0.01
 _RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
 _SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
@@ -36,8 +43,23 @@ def launched_rank() -> int:
     return next((int(os.environ[name]) for name in _RANK_VARIABLES if name in os.environ), 0)
 
 
+def log_to(directory: Path, rank: int) -> None:
+    """Write what this rank does to `rank-NNNNN.log` in a directory, which is made; InputError if that cannot be."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(directory / f"rank-{rank:05}.log")
+    except OSError as error:
+        raise InputError(
+            f"--log-dir {directory}: {error.strerror}; expected a directory that can be written"
+        ) from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+
+
 def warn(message: str) -> None:
     """One line on standard error, for what the job survives; called on the one rank that it concerns."""
+    log.warning(message)
     print(f"ddhpc: warning: {message}", file=sys.stderr, flush=True)
 
 

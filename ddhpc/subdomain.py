@@ -13,7 +13,7 @@ import torch
 
 from ddhpc import checkpoint, runtime
 from ddhpc.data.packed import SPLITS
-from ddhpc.decomposition import grow
+from ddhpc.decomposition import extent, grow
 from ddhpc.errors import InputError, Stopped
 from ddhpc.local import State, channels_last, local_decisions, to_device, train_local
 from ddhpc.metrics import accuracy
@@ -73,6 +73,7 @@ def solve_local(job: Job, subdomain: int) -> dict[str, np.ndarray]:
     if saved and "solved" in saved:
         solved = {name: np.asarray(values.numpy()) for name, values in saved["solved"].items()}
         progress.step(subdomain, 1, float(solved["history/accuracy"][-1]))
+        runtime.log.info("subdomain %d: finished before, taken from its checkpoint", subdomain)
         return solved
 
     on_gpu = device != "cpu"
@@ -96,6 +97,7 @@ def solve_local(job: Job, subdomain: int) -> dict[str, np.ndarray]:
     def keep(state: State) -> None:
         with file_system(file):
             checkpoint.save(file, state)
+        runtime.log.info("subdomain %d: checkpoint after %.1f s", subdomain, spent()[0])
 
     due = time.monotonic() + problem.config.run.checkpoint_seconds
 
@@ -110,11 +112,19 @@ def solve_local(job: Job, subdomain: int) -> dict[str, np.ndarray]:
             progress.stop()
             raise Stopped(f"stopped by {job.request.signal or 'another rank'}")
 
+    runtime.log.info(
+        "subdomain %d: window %s on %s, %s",
+        subdomain,
+        extent(window),
+        device,
+        "continued" if saved else "from the start",
+    )
     history = train_local(cnn, images["train"], labels["train"], config, on_step, saved)
     # A checkpoint of the last step leaves no step that would report the end.
     progress.step(subdomain, 1, history.accuracy[-1])
     decisions = {split: local_decisions(cnn, images[split], config.precision) for split in SPLITS}
     wall, cpu = spent()
+    runtime.log.info("subdomain %d: finished, loss %.4f, %.1f s", subdomain, history.loss[-1], wall)
 
     peak = torch.cuda.max_memory_allocated(device) if on_gpu else 0
     solved = {

@@ -80,6 +80,7 @@ def train(
     slabs["rank"] = np.full(len(mine), comm.rank)
     slabs["device"] = text([place.device_name] * len(mine), results.DEVICE_BYTES)
 
+    runtime.log.info("all subdomains are finished; writing and gathering their decisions")
     with clock("write"):
         results.write_local(directory, comm, mine, problem.subdomains, slabs)
     with clock("gather"):

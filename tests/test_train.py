@@ -154,6 +154,19 @@ def test_inspect_finds_damage(small, tmp_path):
     assert "/local/test/decision differs from its checksum" in completed.stderr
 
 
+def test_each_rank_can_have_a_log_of_its_own(small, tmp_path):
+    run(3, small, tmp_path, "--decomposition.grid", 2, 2, "--log-dir", "logs")
+    logs = sorted((tmp_path / "logs").iterdir())
+    assert [log.name for log in logs] == ["rank-00000.log", "rank-00001.log", "rank-00002.log"]
+    text = [log.read_text() for log in logs]
+    for rank, subdomains in ((0, (0, 1)), (1, (2,)), (2, (3,))):
+        for subdomain in range(4):
+            assert (f"subdomain {subdomain}: finished, loss" in text[rank]) == (subdomain in subdomains)
+    completed = mpirun(2, "--data.file", small, "--log-dir", "/proc/logs", "--decomposition.grid", 2, 2, cwd=tmp_path)
+    assert completed.returncode == 2
+    assert "--log-dir /proc/logs: " in completed.stderr
+
+
 FAULTY = """
 import os, time
 from torch import nn
