@@ -50,11 +50,25 @@ def load(file: Path) -> tuple[dict[str, Any] | None, list[str]]:
         if not candidate.exists():
             continue
         data = candidate.read_bytes()
-        if hashlib.sha256(data[DIGEST_BYTES:]).digest() == data[:DIGEST_BYTES]:
+        if _is_whole(data):
             state: dict[str, Any] = torch.load(io.BytesIO(data[DIGEST_BYTES:]), weights_only=True)
             return state, damaged
-        damaged.append(f"{candidate}: damaged, its checksum differs")
+        damaged.append(_complaint(candidate))
     return None, damaged
+
+
+def verify(directory: Path) -> list[str]:
+    """A line for each checkpoint of a run directory that is damaged."""
+    files = sorted(file for kind in ("*.pt", "*.previous") for file in directory.glob(f"checkpoints/{kind}"))
+    return [_complaint(file) for file in files if not _is_whole(file.read_bytes())]
+
+
+def _is_whole(data: bytes) -> bool:
+    return hashlib.sha256(data[DIGEST_BYTES:]).digest() == data[:DIGEST_BYTES]
+
+
+def _complaint(file: Path) -> str:
+    return f"{file}: damaged, its checksum differs"
 
 
 def _previous(file: Path) -> Path:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 from ddhpc import __version__, runtime
 from ddhpc.errors import BAD_INPUT, InputError, Stopped
-from ddhpc.options import Command, add_configuration, closest, configure, parse, parser
+from ddhpc.options import Command, add_configuration, closest, configure, parse, parser, train_parser
 from ddhpc.prepare import KINDS, add_common_options, load
+
+MPIRUN = "mpirun -n {ranks}"
 
 OVERVIEW = """\
 ddhpc {version}: model-parallel training of image classifiers by domain decomposition
@@ -27,6 +28,7 @@ verbs:
   prepare   pack raw images into one HDF5 file that all ranks can read their windows from
   phantom   write synthetic chest CT, labelled, to try the 3D problem without patients
   inspect   verify the results of a run and print its table; compare several runs
+  sweep     run a study: grids, overlaps, networks, seeds; what is finished is not run again
 
 examples:
   mpirun -n 16 python -m ddhpc                              the default recipe: Fashion-MNIST on a 4x4 grid
@@ -76,27 +78,6 @@ def alone(action: Callable[[], None]) -> None:
     except InputError as error:
         print(f"ddhpc: {error}", file=sys.stderr, flush=True)
         sys.exit(BAD_INPUT)
-
-
-def train_parser() -> ArgumentParser:
-    """The options of the verb train."""
-    options = parser("train", "Train a local CNN on the subdomain of each rank, then the coarse DNN on rank 0.")
-    options.add_argument(
-        "--output",
-        metavar="DIR",
-        default=None,
-        help="run directory; without it each run gets a new one under runs/",
-    )
-    options.add_argument("--overwrite", action="store_true", help="replace the finished run in --output")
-    options.add_argument("--log-dir", metavar="DIR", default=None, help="also log what each rank does, a file a rank")
-    options.add_argument(
-        "--subdomain",
-        type=int,
-        metavar="N",
-        help="train this subdomain alone in one process; when all are done, the same command without it finishes",
-    )
-    add_configuration(options)
-    return options
 
 
 def train(argv: list[str], started: float) -> None:
@@ -256,12 +237,32 @@ def inspect(argv: list[str], started: float) -> None:
     """Verify runs and print their table."""
     options = parser("inspect", "Verify the results of a run and print its table; compare several runs.")
     options.add_argument("runs", nargs="+", metavar="RUN", help="run directory or results file")
+    options.add_argument("--write", metavar="STEM", help="write the comparison to STEM.txt, STEM.csv and STEM.tex")
     given = parse(options, argv)
 
-    from ddhpc.report.run import print_comparison, print_run
+    from ddhpc.report.comparison import compare
+    from ddhpc.report.run import print_run
 
-    paths = [Path(run) for run in given.runs]
-    alone(lambda: print_run(paths[0]) if len(paths) == 1 else print_comparison(paths))
+    paths, stem = [Path(run) for run in given.runs], given.write and Path(given.write)
+    alone(lambda: print_run(paths[0]) if len(paths) == 1 and not stem else compare(paths, stem))
+
+
+def sweep(argv: list[str], started: float) -> None:
+    """Run a study: training after training, and their table."""
+    options = parser("sweep", "Run every training of a study, those that are not finished yet, and print their table.")
+    options.add_argument("study", metavar="STUDY.yaml", help="what to vary; see the README")
+    options.add_argument("--output", metavar="DIR", help="where the runs go (default: runs/ and the study's name)")
+    options.add_argument("--ranks", type=int, default=os.cpu_count(), help="at most so many at once (default: cores)")
+    options.add_argument("--launcher", default=MPIRUN, help=f"starts a training on several ranks (default: {MPIRUN})")
+    options.add_argument("--only", type=int, metavar="N", help="this training alone, from 0, as a task of a job array")
+    options.add_argument(
+        "--list", dest="list_only", action="store_true", help="print the commands, in order, and run nothing"
+    )
+    given = vars(parse(options, argv))
+
+    from ddhpc.study import run_study
+
+    alone(partial(run_study, **given))
 
 
 VERBS: dict[str, Callable[[list[str], float], None]] = {
@@ -271,4 +272,5 @@ VERBS: dict[str, Callable[[list[str], float], None]] = {
     "prepare": prepare,
     "phantom": phantom,
     "inspect": inspect,
+    "sweep": sweep,
 }

@@ -63,6 +63,27 @@ def add_configuration(parser: ArgumentParser) -> None:
         parser.add_class_arguments(section, name)
 
 
+def train_parser() -> ArgumentParser:
+    """The options of the verb train."""
+    options = parser("train", "Train a local CNN on the subdomain of each rank, then the coarse DNN on rank 0.")
+    options.add_argument(
+        "--output",
+        metavar="DIR",
+        default=None,
+        help="run directory; without it each run gets a new one under runs/",
+    )
+    options.add_argument("--overwrite", action="store_true", help="replace the finished run in --output")
+    options.add_argument("--log-dir", metavar="DIR", default=None, help="also log what each rank does, a file a rank")
+    options.add_argument(
+        "--subdomain",
+        type=int,
+        metavar="N",
+        help="train this subdomain alone in one process; when all are done, the same command without it finishes",
+    )
+    add_configuration(options)
+    return options
+
+
 def parse(parser: ArgumentParser, argv: list[str], lists: Iterable[str] = ()) -> Any:
     """The namespace of the options in `argv`; InputError in one line for what argparse would explain in several.
 

@@ -13,10 +13,9 @@ import yaml
 from mpi4py import MPI
 
 from ddhpc import runtime
-from ddhpc.cli import train_parser
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import Stopped
-from ddhpc.options import configure
+from ddhpc.options import configure, train_parser
 from ddhpc.problem import open_problem
 from ddhpc.results import verify
 from ddhpc.subdomain import Job, solve_local

@@ -1,4 +1,4 @@
-"""The table of a run and the comparison of several, from their results files."""
+"""The table of a run, from its results file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 from rich.table import Table
 
+from ddhpc import checkpoint
 from ddhpc.config import Config
 from ddhpc.data.packed import SPLITS
 from ddhpc.decomposition import extent
@@ -15,7 +16,7 @@ from ddhpc.errors import InputError
 from ddhpc.problem import Problem
 from ddhpc.progress import console
 from ddhpc.report.numbers import by, duration, percent
-from ddhpc.results import FUSIONS, open_results, verify
+from ddhpc.results import FUSIONS, is_finished, open_results, verify
 
 SHOWN_SPLITS = ("val", "test")
 
@@ -36,8 +37,12 @@ def problem_line(problem: Problem) -> str:
 
 
 def print_run(run: Path) -> None:
-    """Verify a run and print its table; InputError if its file is not whole."""
-    problems = verify(run)
+    """Verify a run, its checkpoints too, and print its table; InputError if a file is not whole or absent."""
+    problems = checkpoint.verify(run)
+    if not is_finished(run) and (kept := list(run.glob("checkpoints/*.pt"))):
+        state = f"not finished, {len(kept)} subdomains have a checkpoint; the same command continues"
+        raise InputError(f"{run}: {'; '.join([state, *problems])}")
+    problems += verify(run)
     out = console()
     with open_results(run) as file:
         tables = {
@@ -63,7 +68,7 @@ def print_run(run: Path) -> None:
         soft_wrap=True,
     )
     if problems:
-        raise InputError(f"{run}: the results file is damaged: {'; '.join(problems)}")
+        raise InputError(f"{run}: damaged: {'; '.join(problems)}")
 
 
 def _grid_table(file: h5py.File) -> Table:
@@ -147,32 +152,3 @@ def _time_table(file: h5py.File) -> Table:
     ):
         table.add_row(name, duration(timing[phase]), "")
     return table
-
-
-def print_comparison(runs: list[Path]) -> None:
-    """Verify several runs and print a line for each; InputError if one is not whole."""
-    table = Table(title="Runs", title_justify="left")
-    columns = ("run", "data", "grid", "overlap", "network", "parameters", *FUSIONS, "slowest local", "total")
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("run", "data", "network") else "right")
-    damaged = []
-    for run in runs:
-        damaged += [f"{run}: {problem}" for problem in verify(run)]
-        with open_results(run) as file:
-            config = Config.from_yaml(file.attrs["config"])
-            parameters = file["local/parameters"][...]
-            table.add_row(
-                run.name,
-                Path(config.data.file).stem,
-                by(config.decomposition.grid),
-                str(config.decomposition.overlap),
-                config.model.name,
-                f"{parameters.sum():,}",
-                *(percent(file[f"fusion/{fusion}"].attrs["test"]) for fusion in FUSIONS),
-                f"{duration(file['timing'].attrs['local_max'])} ({duration(file['local/cpu_seconds'][...].max())} CPU)",
-                duration(file["timing"].attrs["total"]),
-            )
-    table.caption = "accuracy on test"
-    console().print(table)
-    if damaged:
-        raise InputError(f"damaged results: {'; '.join(damaged)}")

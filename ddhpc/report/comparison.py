@@ -1,0 +1,174 @@
+"""Several runs side by side, as text, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from statistics import mean, median
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from ddhpc.config import Config
+from ddhpc.errors import InputError
+from ddhpc.progress import console
+from ddhpc.report.numbers import by, duration, percent
+from ddhpc.results import FUSIONS, open_results, verify
+
+CAPTION = (
+    "accuracy on test; in brackets: {spread}. Critical path, projected: the slowest local CNN alone on a core (CPU "
+    "seconds; on a GPU wall seconds), and reading, writing, gathering and the coarse DNN"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What is compared of a run; accuracies are shares on test, times are seconds."""
+
+    run: str
+    data: str
+    grid: str
+    overlap: int
+    network: str
+    epochs: int
+    seed: int
+    parameters: int
+    """Of all local CNNs."""
+    best_local: float
+    """The local CNN that is best on val."""
+    mean: float
+    vote: float
+    dnn: float
+    dnn_low: float
+    dnn_high: float
+    """95 % bootstrap interval over the test samples."""
+    critical_path: float
+    """Projected, see CAPTION."""
+    compute: float
+    """All local CNNs and the coarse DNN: CPU seconds, on a GPU wall seconds."""
+    wall: float
+    """Of the whole run as it was."""
+    settings: str
+    """The configuration without the seed: runs that share it differ in the seed alone."""
+
+
+def row(run: Path) -> Row:
+    """Read what is compared from the results of a run; InputError if there are none."""
+    with open_results(run) as file:
+        config = Config.from_yaml(file.attrs["config"])
+        timing, device = file["timing"].attrs, file["local/device"].asstr()[0]
+        seconds = file["local/cpu_seconds" if device == "CPU" else "local/seconds"][...]
+        best = int(np.nanargmax(file["local/val/accuracy"][...]))
+        interval = file["fusion/dnn/test"].attrs
+        settings = config.to_dict()
+        del settings["run"]["seed"]
+        return Row(
+            run=run.name,
+            data=Path(config.data.file).stem,
+            grid=by(config.decomposition.grid),
+            overlap=config.decomposition.overlap,
+            network=config.model.name,
+            epochs=config.local.epochs,
+            seed=config.run.seed,
+            parameters=int(file["local/parameters"][...].sum()),
+            best_local=float(file["local/test/accuracy"][best]),
+            **{fusion: float(file[f"fusion/{fusion}"].attrs["test"]) for fusion in FUSIONS},
+            dnn_low=float(interval["accuracy_low"]),
+            dnn_high=float(interval["accuracy_high"]),
+            critical_path=float(seconds.max() + sum(timing[phase] for phase in ("read", "write", "gather", "coarse"))),
+            compute=float(seconds.sum() + timing["coarse"]),
+            wall=float(timing["total"]),
+            settings=str(settings),
+        )
+
+
+def by_seed(rows: Iterable[Row]) -> list[list[Row]]:
+    """Runs that differ in the seed alone together, in the order in which they come."""
+    groups: dict[str, list[Row]] = {}
+    for each in rows:
+        groups.setdefault(each.settings, []).append(each)
+    return list(groups.values())
+
+
+def cells(group: Sequence[Row]) -> dict[str, str]:
+    """A line of the table, by column: of a run, or the mean accuracies and median times of runs of several seeds."""
+    first, finals = group[0], [each.dnn for each in group]
+    low, high = (first.dnn_low, first.dnn_high) if len(group) == 1 else (min(finals), max(finals))
+    alone = set(first.grid.split("x")) == {"1"}
+    average = {name: percent(mean(getattr(each, name) for each in group)) for name in ("best_local", "mean", "vote")}
+    return {
+        "run": first.run if len(group) == 1 else f"{len(group)} seeds",
+        "data": first.data,
+        "grid": first.grid,
+        "overlap": str(first.overlap),
+        "network": first.network,
+        "parameters": f"{first.parameters:,}",
+        **({name.replace("_", " "): "" if alone else share for name, share in average.items()}),
+        "dnn": f"{percent(mean(finals))} ({100 * low:.1f} to {100 * high:.1f})",
+        "critical path": duration(median(each.critical_path for each in group)),
+        "compute": duration(median(each.compute for each in group)),
+        "wall": duration(median(each.wall for each in group)),
+    }
+
+
+def _caption(groups: Sequence[Sequence[Row]]) -> str:
+    """What the numbers are; a grid of ones is the global CNN, which decides alone."""
+    single = all(len(group) == 1 for group in groups)
+    return CAPTION.format(spread="95 % interval over the samples" if single else "lowest to highest seed")
+
+
+def as_text(groups: Sequence[Sequence[Row]], out: Console) -> None:
+    """Print the table for a person."""
+    lines = [cells(group) for group in groups]
+    table = Table(title="Runs", title_justify="left", caption=_caption(groups), caption_justify="left")
+    for column in lines[0]:
+        table.add_column(column, justify="left" if column in ("run", "data", "network") else "right")
+    for line in lines:
+        table.add_row(*line.values())
+    out.print(table)
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """All numbers of every run, a line each, unrounded."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, [field.name for field in fields(Row)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(each) for each in rows)
+    return out.getvalue()
+
+
+def as_latex(groups: Sequence[Sequence[Row]]) -> str:
+    """The table for a paper: a tabular of the package booktabs."""
+    lines = [cells(group) for group in groups]
+    body = [r"\midrule", *(" & ".join(map(_escaped, line.values())) + r" \\" for line in lines)]
+    head = " & ".join(map(_escaped, lines[0])) + r" \\"
+    columns = "".join("l" if column in ("run", "data", "network") else "r" for column in lines[0])
+    frame = [f"% {_caption(groups)}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, *body]
+    return "\n".join([*frame, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("%", r"\%").replace("_", r"\_").replace("&", r"\&")
+
+
+def compare(runs: Sequence[Path], stem: Path | None = None, seeds_together: bool = False) -> None:
+    """Verify runs and print their table; with a stem also write STEM.txt, STEM.csv and STEM.tex.
+
+    Raises InputError if a run is not whole, after the table.
+    """
+    damaged = [f"{run}: {problem}" for run in runs for problem in verify(run)]
+    rows = [row(run) for run in runs]
+    groups = by_seed(rows) if seeds_together else [[each] for each in rows]
+    as_text(groups, console())
+    if stem:
+        with stem.with_suffix(".txt").open("w") as text:
+            as_text(groups, Console(file=text, width=200))
+        stem.with_suffix(".csv").write_text(as_csv(rows))
+        stem.with_suffix(".tex").write_text(as_latex(groups))
+        console().print(f"written: {stem}.txt, {stem}.csv, {stem}.tex", soft_wrap=True)
+    if damaged:
+        raise InputError(f"damaged results: {'; '.join(damaged)}")

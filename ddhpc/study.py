@@ -1,0 +1,150 @@
+"""A study: trainings that differ in what a YAML file varies, one after the other, resumable."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+
+from ddhpc.config import Config
+from ddhpc.errors import TO_BE_CONTINUED, InputError, Stopped
+from ddhpc.options import configure, train_parser
+from ddhpc.report.comparison import compare
+from ddhpc.results import is_finished
+
+KEYS = ("recipe", "config", "options", "vary")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One run of a study."""
+
+    directory: Path
+    arguments: list[str]
+    """Of `python -m ddhpc train`, without --output."""
+    config: Config
+
+    def command(self, launcher: str, ranks: int) -> list[str]:
+        """The command line that trains it on as many ranks as are of use, without the launcher on a single one."""
+        used = min(ranks, math.prod(self.config.decomposition.grid))
+        start = shlex.split(launcher.format(ranks=used)) if used > 1 else []
+        return [*start, sys.executable, "-m", "ddhpc", "train", *self.arguments, "--output", str(self.directory)]
+
+
+def read_study(file: Path, output: Path) -> list[Training]:
+    """The trainings of a study, in the order in which they run; InputError names what is wrong in the file.
+
+    The file has `recipe` (a name) or `config` (a file); `options`, a mapping for all runs; and `vary`, a mapping from
+    options to lists of values, of which every combination is a run, or a list of such mappings.
+    """
+    try:
+        study = yaml.safe_load(file.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{file}: cannot read it as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(study, dict) or not set(study) <= set(KEYS) or not study.get("vary"):
+        raise InputError(f"{file}: expected a mapping with vary and perhaps {', '.join(KEYS[:3])}")
+    trainings = {}
+    for varied in _combinations(file, study["vary"]):
+        name = "_".join(f"{option.rsplit('.', 1)[-1]}-{_short(value)}" for option, value in varied.items())
+        chosen = [word for key in ("recipe", "config") if key in study for word in (f"--{key}", str(study[key]))]
+        arguments = [*chosen, *_typed({**(study.get("options") or {}), **varied})]
+        try:
+            config = configure(arguments, train_parser()).config
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from error
+        trainings[name] = Training(directory=output / name, arguments=arguments, config=config)
+    return list(trainings.values())
+
+
+def _combinations(file: Path, vary: Any) -> Iterator[dict[str, Any]]:
+    for block in vary if isinstance(vary, list) else [vary]:
+        if not isinstance(block, dict) or not all(isinstance(values, list) and values for values in block.values()):
+            raise InputError(f"{file}: vary: expected a mapping from options to lists of values, found {block}")
+        for values in itertools.product(*block.values()):
+            yield dict(zip(block, values, strict=True))
+
+
+def _short(value: Any) -> str:
+    return re.sub(r"[^\w.-]+", "-", "x".join(map(str, value)) if isinstance(value, list) else str(value))
+
+
+def _typed(options: dict[str, Any]) -> list[str]:
+    """Options as they are typed on the command line."""
+    words = []
+    for option, value in options.items():
+        values = value if isinstance(value, list) else [value]
+        words += [f"--{option}", *(str(each).lower() if isinstance(each, bool) else str(each) for each in values)]
+    return words
+
+
+def run_study(
+    study: str, output: str | None, ranks: int, launcher: str, only: int | None = None, list_only: bool = False
+) -> None:
+    """Run the trainings of a study that are not finished, and print and write their table.
+
+    Args:
+        study: YAML file, see `read_study`.
+        output: directory for the runs and the table; by default runs/ and the study's name.
+        ranks: at most so many at once.
+        launcher: command with `{ranks}` that starts a training on several.
+        only: number of the one training to run, without a table.
+        list_only: print the commands and run nothing.
+
+    Raises:
+        InputError: the study cannot be read, or trainings failed; the others have run.
+        Stopped: a signal ended the training that ran, with a checkpoint.
+    """
+    file = Path(study)
+    directory = Path(output) if output else Path("runs") / file.stem
+    trainings = read_study(file, directory)
+    if only is not None and not 0 <= only < len(trainings):
+        raise InputError(f"--only {only}: the study has trainings 0 to {len(trainings) - 1}")
+    chosen = trainings if only is None else [trainings[only]]
+    failed = []
+    for number, training in enumerate(chosen, 1):
+        command = training.command(launcher, ranks)
+        done = is_finished(training.directory)
+        state = "finished before" if done else shlex.join(command)
+        print(f"[{number}/{len(chosen)}] {training.directory.name}: {state}", flush=True)
+        if not done and not list_only and (code := _run(command, training.config.run.stop_signal)):
+            if code == TO_BE_CONTINUED:
+                raise Stopped(f"stopped in {training.directory}; the same command continues")
+            failed.append(f"{training.directory.name} (exit code {code})")
+    if (
+        only is None
+        and not list_only
+        and (finished := [each.directory for each in chosen if is_finished(each.directory)])
+    ):
+        compare(finished, directory / "table", seeds_together=True)
+    if failed:
+        raise InputError(f"{study}: {len(failed)} of {len(chosen)} trainings failed: {', '.join(failed)}")
+
+
+def _run(command: list[str], stop_signal: str) -> int:
+    """Run a command to its end and give its exit code; what asks this process to stop asks the command to.
+
+    It gets a session of its own, so that Ctrl-C reaches it once, by way of the launcher, which passes this signal on.
+    """
+    with subprocess.Popen(command, start_new_session=True) as process:
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            process.send_signal(signal.Signals[f"SIG{stop_signal}"])
+
+        asked = (signal.SIGINT, signal.SIGTERM, signal.Signals[f"SIG{stop_signal}"])
+        before = [signal.signal(number, stop) for number in asked]
+        try:
+            return process.wait()
+        finally:
+            for number, handler in zip(asked, before, strict=True):
+                signal.signal(number, handler)

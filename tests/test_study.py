@@ -1,0 +1,127 @@
+"""Studies: what is read from their file, and what runs, is left out, fails and is written."""
+
+import csv
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import pytest
+import yaml
+
+from ddhpc.errors import InputError
+from ddhpc.study import read_study
+
+STUDY = {
+    "options": {"local.epochs": 1, "coarse.epochs": 2, "model.global_width": 8, "run.threads": 1},
+    "vary": [
+        {"decomposition.grid": [[1, 1]]},
+        {"decomposition.grid": [[2, 2]], "decomposition.overlap": [0], "run.seed": [0, 1]},
+    ],
+}
+
+
+def write(folder, study):
+    file = folder / "study.yaml"
+    file.write_text(study if isinstance(study, str) else yaml.safe_dump(study))
+    return file
+
+
+def sweep(folder, *arguments):
+    command = [sys.executable, "-m", "ddhpc", "sweep", "study.yaml", *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+def test_every_combination_of_a_block_is_a_training(tmp_path):
+    trainings = read_study(write(tmp_path, STUDY), tmp_path)
+    assert [training.directory.name for training in trainings] == [
+        "grid-1x1",
+        "grid-2x2_overlap-0_seed-0",
+        "grid-2x2_overlap-0_seed-1",
+    ]
+    last = trainings[-1].config
+    assert (last.decomposition.grid, last.decomposition.overlap, last.run.seed) == ((2, 2), 0, 1)
+    assert last.local.epochs == 1
+
+
+def test_a_training_starts_no_more_ranks_than_it_has_subdomains(tmp_path):
+    one, four, _ = read_study(write(tmp_path, STUDY), tmp_path)
+    assert one.command("mpirun -n {ranks}", 16)[0] == sys.executable
+    assert four.command("srun --mpi=pmix -n {ranks}", 16)[:4] == ["srun", "--mpi=pmix", "-n", "4"]
+    assert four.command("mpirun -n {ranks}", 3)[:3] == ["mpirun", "-n", "3"]
+
+
+@pytest.mark.parametrize(
+    ("study", "message"),
+    [
+        ("vary: [", "cannot read it as YAML"),
+        ({"options": {}}, "expected a mapping with vary"),
+        ({"vary": {"run.seed": [0]}, "grids": 1}, "expected a mapping with vary"),
+        ({"vary": {"run.seed": 0}}, "expected a mapping from options to lists of values"),
+        ({"vary": {"run.seed": []}}, "expected a mapping from options to lists of values"),
+        ({"vary": {"run.sed": [0]}}, "--run.sed: unknown option, did you mean --run.seed?"),
+        ({"vary": {"local.epochs": ["many"]}}, "local.epochs"),
+        ({"recipe": "flower", "vary": {"run.seed": [0]}}, "no such recipe"),
+    ],
+)
+def test_a_mistake_in_a_study_is_named_with_its_file(tmp_path, study, message):
+    with pytest.raises(InputError, match=message) as error:
+        read_study(write(tmp_path, study), tmp_path)
+    assert "study.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_a_study_runs_what_is_missing_and_compares_all(small, tmp_path):
+    study = {**STUDY, "options": {**STUDY["options"], "data.file": str(small)}}
+    write(tmp_path, study)
+    first = sweep(tmp_path, "--output", "s", "--only", 1)
+    assert first.returncode == 0, first.stderr
+    assert not (tmp_path / "s/table.csv").exists()
+
+    listed = sweep(tmp_path, "--output", "s", "--list").stdout.splitlines()
+    assert [line.split(": ")[1].split()[0] for line in listed] == [sys.executable, "finished", "mpirun"]
+
+    second = sweep(tmp_path, "--output", "s", "--ranks", 2)
+    assert second.returncode == 0, second.stderr
+    assert "[2/3] grid-2x2_overlap-0_seed-0: finished before" in second.stdout
+    with (tmp_path / "s/table.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["run"] for row in rows] == ["grid-1x1", "grid-2x2_overlap-0_seed-0", "grid-2x2_overlap-0_seed-1"]
+    for row in rows:
+        with h5py.File(tmp_path / "s" / row["run"] / "results.h5") as file:
+            assert float(row["dnn"]) == file["fusion/dnn"].attrs["test"]
+            timing, cpu = file["timing"].attrs, file["local/cpu_seconds"][...]
+            rest = sum(timing[phase] for phase in ("read", "write", "gather", "coarse"))
+            assert float(row["critical_path"]) == pytest.approx(cpu.max() + rest)
+            assert int(row["parameters"]) == file["local/parameters"][...].sum()
+    assert "2 seeds" in (tmp_path / "s/table.txt").read_text()
+    latex = (tmp_path / "s/table.tex").read_text()
+    assert latex.count(r"\\") == 3
+    assert all(
+        line.count(" & ") == latex.splitlines()[3].count(" & ") for line in latex.splitlines()[3:6] if "&" in line
+    )
+
+
+@pytest.mark.slow
+def test_a_failed_training_is_named_and_the_others_run(small, tmp_path):
+    write(tmp_path, {"options": {**STUDY["options"], "data.file": str(small)}, "vary": {"model.depth": [7, 8]}})
+    done = sweep(tmp_path, "--ranks", 1)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1] == ("ddhpc: study.yaml: 1 of 2 trainings failed: depth-7 (exit code 2)")
+    assert (tmp_path / "runs/study/depth-8/results.h5").exists()
+
+
+@pytest.mark.slow
+def test_a_stopped_study_continues(small, tmp_path):
+    options = {**STUDY["options"], "data.file": str(small), "local.epochs": 400}
+    write(tmp_path, {"options": options, "vary": {"decomposition.grid": [[2, 2]]}})
+    command = [sys.executable, "-m", "ddhpc", "sweep", "study.yaml"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
+        time.sleep(12)
+        job.send_signal(signal.SIGINT)
+        _, errors = job.communicate(timeout=60)
+    assert job.returncode == 75, errors
+    assert "the same command continues" in errors
+    assert list(tmp_path.glob("runs/study/grid-2x2/checkpoints/*.pt"))
