@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from ddhpc.cli import VERBS, main
+from ddhpc.study import read_study
 from tests.conftest import mpirun
 
 ROOT = Path(__file__).parents[1]
@@ -21,7 +22,7 @@ COMMANDS = [
     for line in block.splitlines()
     if re.match(r"(mpirun|python -m ddhpc|srun)", line)
 ]
-OTHER_VERBS = r"ddhpc (prepare|phantom|inspect|doctor|plan|--help)"
+OTHER_VERBS = r"ddhpc (prepare|phantom|inspect|sweep|doctor|plan|--help)"
 TRAININGS = [command for command in COMMANDS if not re.search(OTHER_VERBS, command)]
 
 
@@ -38,6 +39,15 @@ def test_every_training_command_is_accepted(command, tmp_path, monkeypatch, caps
     arguments = shlex.split(command.split("-m ddhpc")[1])
     main([*arguments, "--print_config"], 0)
     assert "decomposition:" in capsys.readouterr().out
+
+
+def test_the_studies_can_be_read(tmp_path):
+    (block,) = re.findall(r"^```yaml\n(.*?)^```$", README, re.S | re.M)
+    shown = tmp_path / "shown.yaml"
+    shown.write_text(block)
+    assert len(read_study(shown, tmp_path)) == 9
+    for study in sorted((ROOT / "benchmarks/studies").glob("*.yaml")):
+        assert len(read_study(study, tmp_path)) > 1
 
 
 def test_every_verb_that_help_names_exists(capsys):
