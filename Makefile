@@ -58,11 +58,11 @@ lint: $(ready_to_test)
 
 .PHONY: test-fast
 test-fast: $(ready_to_test)
-	pytest -q -m "not slow" --ignore=tests/mpi --ignore=tests/slurm
+	pytest -q -n 2 --dist loadfile -m "not slow" --ignore=tests/mpi --ignore=tests/slurm
 
 .PHONY: test-serial
 test-serial: $(ready_to_test)
-	pytest --cov --ignore=tests/mpi --ignore=tests/slurm --ignore=tests/test_default_recipe.py
+	pytest -n 2 --dist loadfile --cov --ignore=tests/mpi --ignore=tests/slurm --ignore=tests/test_default_recipe.py
 
 .PHONY: test-mpi
 test-mpi: $(ready_to_test) ## the MPI tests with 1, 3 and 4 ranks

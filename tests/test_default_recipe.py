@@ -62,7 +62,7 @@ def test_something_is_on_a_terminal_within_two_seconds(tmp_path):
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     started = time.monotonic()
     process = subprocess.Popen(
-        ["mpirun", "-n", "4", sys.executable, "-m", "ddhpc", "--local.epochs", "2"],
+        ["mpirun", "-n", "4", sys.executable, "-m", "ddhpc", "--local.epochs", "1"],
         cwd=tmp_path,
         stdin=follower,
         stdout=follower,
