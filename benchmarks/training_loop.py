@@ -18,7 +18,8 @@ from torch.nn.functional import cross_entropy
 
 from ddhpc.config import Local
 from ddhpc.data import find, open_packed
-from ddhpc.local import channels_last, to_device, train_local
+from ddhpc.images import channels_last, hold
+from ddhpc.local import train_local
 from ddhpc.models import build
 from ddhpc.provenance import processor
 
@@ -50,7 +51,7 @@ def main() -> None:
 
     packed = open_packed(find("fashion_mnist.h5"))
     window = (slice(0, given.window),) * 2
-    images = to_device(packed.read("train", window), window, packed.mean, packed.std, "cpu")
+    images = hold([packed.read("train", window)], packed.samples["train"], window, packed.mean, packed.std, "cpu")
     labels = packed.labels("train")
     inputs, targets = images.normalised(images.pixels), torch.from_numpy(labels)
     config = Local(epochs=1)

@@ -26,6 +26,14 @@ class Data:
     file: str = "fashion_mnist.h5"
     """Packed file (HDF5) with the images; a bare name is also looked up among the data that ship with ddhpc."""
 
+    memory_limit: float | None = None
+    """GiB that the windows of a subdomain may take on its device, all splits together. Where they take more they are
+    copied to a temporary file in TMPDIR and read from there batch by batch, with the same results. null: no limit."""
+
+    def __post_init__(self) -> None:
+        given = self.memory_limit
+        _require(given is None or given >= 0, "data.memory_limit", given, "0 or more GiB, or null")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Decomposition:

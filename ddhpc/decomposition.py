@@ -80,15 +80,15 @@ def windows(image_shape: Sequence[int], grid: Sequence[int], overlap: int = 0) -
     return [tuple(window) for window in product(*edges)]
 
 
-def grow(window: Window, margin: int, image_shape: Sequence[int]) -> tuple[Window, Window]:
-    """A window grown by up to `margin` pixels on every side, as far as the image reaches.
+def grow(window: Window, margins: Sequence[int], image_shape: Sequence[int]) -> tuple[Window, Window]:
+    """A window grown by up to `margins` pixels on both sides of each dimension, as far as the image reaches.
 
     Returns:
         The grown window, and the slices of the given window within it.
     """
     grown = tuple(
         slice(max(side.start - margin, 0), min(side.stop + margin, size))
-        for side, size in zip(window, image_shape, strict=True)
+        for side, margin, size in zip(window, margins, image_shape, strict=True)
     )
     core = tuple(
         slice(inner.start - outer.start, inner.stop - outer.start) for inner, outer in zip(window, grown, strict=True)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from ddhpc.augment import moved
 from ddhpc.config import Local
+from ddhpc.decomposition import extent
 from ddhpc.errors import InputError
+from ddhpc.images import Images
 
 DECISION_BATCH = 512
+DECISION_PIXELS = 2**22
+"""Pixels of a batch of decisions, so that the layers' outputs for volumes do not outgrow those of training."""
 WARM_UP = 0.25
 
 State = dict[str, Any]
@@ -36,71 +42,6 @@ class History:
     learning_rate: list[float]
     """Rate of the epoch's last step."""
     seconds: list[float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Images:
-    """The windows of all images of a split on the device.
-
-    `pixels` is [S, C, *padded] in stored units, channels last; `core` are the slices of the window within it, which
-    is padded by what a random shift needs and the image has. `mean` and `std` are [C, 1, ...] of the whole
-    training images, so that all subdomains see the same scale.
-    """
-
-    pixels: Tensor
-    core: tuple[slice, ...]
-    mean: Tensor
-    std: Tensor
-
-    def normalised(self, pixels: Tensor) -> Tensor:
-        """[B, C, *window] float32 in channels-last order with mean 0 and standard deviation 1."""
-        pixels = pixels.to(dtype=torch.float32, memory_format=channels_last(pixels.ndim))
-        return (pixels - self.mean) / self.std
-
-
-def channels_last(ndim: int) -> torch.memory_format:
-    """The memory order in which convolutions of [B, C, *window] with `ndim` dimensions are fastest."""
-    return torch.channels_last if ndim == 4 else torch.channels_last_3d
-
-
-def to_device(pixels: np.ndarray, core: tuple[slice, ...], mean: np.ndarray, std: np.ndarray, device: str) -> Images:
-    """Images from [S, C, *padded] of any real dtype and [C] statistics; integers stay integers on the device."""
-    channel = (-1,) + (1,) * (pixels.ndim - 2)
-    return Images(
-        pixels=torch.from_numpy(pixels).to(device, memory_format=channels_last(pixels.ndim)),
-        core=core,
-        mean=torch.tensor(mean, dtype=torch.float32, device=device).reshape(channel),
-        std=torch.tensor(std, dtype=torch.float32, device=device).reshape(channel),
-    )
-
-
-def augmented(images: Images, batch: Tensor, shift: int, flip: bool) -> Tensor:
-    """The windows of a batch, each shifted by up to `shift` pixels in every dimension and every second one mirrored.
-
-    A shifted window shows the real pixels beyond its edge where the image has them, else the edge is repeated.
-
-    Args:
-        images: of the training split.
-        batch: [B] int64 indices on the device.
-
-    Returns:
-        [B, C, *window], dtype of the images.
-    """
-    pixels, core = images.pixels, images.core
-    dimensions, count = len(core), len(batch)
-    if not shift and not flip:
-        return pixels[batch]
-    offsets = torch.randint(-shift, shift + 1, (dimensions, count, 1)).to(batch.device)
-    mirrored = (torch.rand(count, 1) < 0.5).to(batch.device)
-    index: list[Tensor] = [batch.reshape(-1, *[1] * (dimensions + 1))]
-    index.append(torch.arange(pixels.shape[1], device=batch.device).reshape(1, -1, *[1] * dimensions))
-    for axis, side in enumerate(core):
-        place = torch.arange(side.start, side.stop, device=batch.device) + offsets[axis]
-        if flip and axis == dimensions - 1:
-            place = torch.where(mirrored, place.flip(1), place)
-        place = place.clamp_(0, pixels.shape[2 + axis] - 1)
-        index.append(place.reshape(count, 1, *[1] * axis, -1, *[1] * (dimensions - 1 - axis)))
-    return pixels[tuple(index)]
 
 
 def autocast(precision: str, device: str) -> AbstractContextManager[object]:
@@ -184,7 +125,7 @@ def train_local(
     Raises:
         InputError: the loss is no longer finite.
     """
-    device = images.pixels.device
+    device = images.mean.device
     target = torch.from_numpy(labels).to(device)
     batch_size = min(config.batch_size, len(target))
     batches = len(target) // batch_size
@@ -211,8 +152,9 @@ def train_local(
         if training.step == 0:
             training.order = torch.randperm(len(target)).to(device)
             training.loss, training.right = torch.zeros((), device=device), torch.zeros_like(nothing)
-        for batch in training.order[: batches * batch_size].split(batch_size)[training.step :]:
-            pixels = images.normalised(augmented(images, batch, config.shift, config.flip))
+        left = training.order[: batches * batch_size].split(batch_size)[training.step :]
+        for batch, padded in zip(left, images.batches(left), strict=True):
+            pixels = images.normalised(moved(padded, images.core, config))
             with autocast(config.precision, device.type):
                 logits = cnn(pixels)
                 loss = cross_entropy(logits, target[batch], label_smoothing=config.label_smoothing)
@@ -240,14 +182,21 @@ def train_local(
     return history
 
 
+def decision_batch(window: tuple[int, ...]) -> int:
+    """Images whose decisions are made at once, for windows of this extent."""
+    return max(1, min(DECISION_BATCH, DECISION_PIXELS // prod(window)))
+
+
 @torch.inference_mode()
 def local_decisions(cnn: nn.Module, images: Images, precision: str) -> np.ndarray:
     """The local decisions for the windows of a split: class probabilities [S, K] float32."""
     cnn.eval()
     decisions = []
-    windows = images.pixels[(slice(None), slice(None), *images.core)]
-    for pixels in windows.split(DECISION_BATCH):
-        with autocast(precision, pixels.device.type):
-            logits = cnn(images.normalised(pixels))
+    device = images.mean.device
+    core = (slice(None), slice(None), *images.core)
+    batches = torch.arange(len(images), device=device).split(decision_batch(extent(images.core)))
+    for padded in images.batches(batches):
+        with autocast(precision, device.type):
+            logits = cnn(images.normalised(padded[core]))
         decisions.append(logits.float().softmax(1).cpu())
     return torch.cat(decisions).numpy()

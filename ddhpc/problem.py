@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ddhpc.config import Config
-from ddhpc.data.packed import Packed, find, open_packed
-from ddhpc.decomposition import Window, extent, windows
+from ddhpc.data.packed import SPLITS, Packed, find, open_packed
+from ddhpc.decomposition import Window, extent, grow, pixels, windows
 from ddhpc.models import build, local_width
 
 if TYPE_CHECKING:
@@ -30,6 +30,26 @@ class Problem:
     def subdomains(self) -> int:
         """N."""
         return len(self.decomposition)
+
+    def padded(self, split: str, window: Window) -> tuple[Window, Window]:
+        """What is read for a window: in the training split as much more as augmentation may look at and the image has.
+
+        Returns:
+            The padded window, and the slices of the window within it.
+        """
+        margin = self.config.local.shift if split == "train" else 0
+        return grow(window, [margin] * len(window), self.packed.image_shape)
+
+    def window_bytes(self, window: Window) -> dict[str, int]:
+        """Bytes of the windows of all images of a subdomain, by split."""
+        packed = self.packed
+        image = packed.channels * packed.dtype.itemsize
+        return {split: packed.samples[split] * pixels(self.padded(split, window)[0]) * image for split in SPLITS}
+
+    def streamed(self, window: Window) -> bool:
+        """Whether the windows of a subdomain are streamed, since they take more than the limit."""
+        limit = self.config.data.memory_limit
+        return limit is not None and sum(self.window_bytes(window).values()) > limit * 2**30
 
     def local_cnn(self, subdomain: int) -> nn.Module:
         """The local CNN of a subdomain before training, on the CPU, its weights drawn from (seed, subdomain).

@@ -13,9 +13,10 @@ import torch
 
 from ddhpc import checkpoint, runtime
 from ddhpc.data.packed import SPLITS
-from ddhpc.decomposition import extent, grow
+from ddhpc.decomposition import extent
 from ddhpc.errors import InputError, Stopped
-from ddhpc.local import State, channels_last, local_decisions, to_device, train_local
+from ddhpc.images import channels_last, load
+from ddhpc.local import State, local_decisions, train_local
 from ddhpc.metrics import accuracy
 from ddhpc.models import parameters
 from ddhpc.problem import Problem
@@ -79,16 +80,15 @@ def solve_local(job: Job, subdomain: int) -> dict[str, np.ndarray]:
     on_gpu = device != "cpu"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
-    images = {}
+    streamed = problem.streamed(window)
     with job.clock("read"):
-        for split in SPLITS:
-            margin = config.shift if split == "train" else 0
-            grown, core = grow(window, margin, packed.image_shape)
-            images[split] = to_device(packed.read(split, grown), core, packed.mean, packed.std, device)
+        images = {
+            split: load(packed, split, *problem.padded(split, window), device, streamed=streamed) for split in SPLITS
+        }
 
     started, cpu_started = time.perf_counter(), time.process_time()
     cnn = problem.local_cnn(subdomain).to(device)
-    cnn = cnn.to(memory_format=channels_last(images["train"].pixels.ndim))
+    cnn = cnn.to(memory_format=channels_last(2 + len(window)))
     seconds = np.array(saved["spent"] if saved else (0.0, 0.0))
 
     def spent() -> np.ndarray:
@@ -113,9 +113,10 @@ def solve_local(job: Job, subdomain: int) -> dict[str, np.ndarray]:
             raise Stopped(f"stopped by {job.request.signal or 'another rank'}")
 
     runtime.log.info(
-        "subdomain %d: window %s on %s, %s",
+        "subdomain %d: window %s %s %s, %s",
         subdomain,
         extent(window),
+        "streamed to" if streamed else "held on",
         device,
         "continued" if saved else "from the start",
     )

@@ -8,7 +8,8 @@ from torch import nn
 from ddhpc import checkpoint
 from ddhpc.config import Local
 from ddhpc.errors import InputError
-from ddhpc.local import Images, augmented, local_decisions, to_device, train_local
+from ddhpc.images import Images, hold
+from ddhpc.local import local_decisions, train_local
 from ddhpc.metrics import accuracy
 
 SILENT = lambda fraction, accuracy, state: None  # noqa: E731
@@ -16,7 +17,8 @@ SILENT = lambda fraction, accuracy, state: None  # noqa: E731
 
 def images(pixels, core=None):
     core = core or tuple(slice(0, size) for size in pixels.shape[2:])
-    return to_device(pixels, core, np.full(pixels.shape[1], 100.0), np.full(pixels.shape[1], 50.0), "cpu")
+    mean, std = np.full(pixels.shape[1], 100.0), np.full(pixels.shape[1], 50.0)
+    return hold([pixels], len(pixels), core, mean, std, "cpu")
 
 
 def stripes(samples=256, seed=0):
@@ -139,55 +141,6 @@ def test_fewer_images_than_a_batch():
     pixels, labels = stripes(10)
     history = train_local(small_cnn(), images(pixels), labels, Local(epochs=2, batch_size=64), SILENT)
     assert np.isfinite(history.loss).all()
-
-
-@pytest.mark.parametrize("shape", [(9, 11), (5, 7, 6)])
-def test_shifts_show_real_pixels_and_repeat_the_edge_of_the_image(shape):
-    """Each augmented window equals a window of the edge-padded image at an offset within the shift."""
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 255, (4, 2, *shape), dtype=np.uint8)
-    core = (slice(2, shape[0] - 1), *(slice(1, size - 2) for size in shape[1:]))
-    shift = 2
-    padded = np.pad(pixels, [(0, 0), (0, 0)] + [(shift, shift)] * len(shape), mode="edge")
-    batch = torch.tensor([3, 0, 0, 2])
-    torch.manual_seed(0)
-    seen = set()
-    for _ in range(40):
-        out = augmented(images(pixels, core), batch, shift, flip=False).numpy()
-        for image, window in zip(batch.tolist(), out, strict=True):
-            matches = [
-                offset
-                for offset in np.ndindex(*[2 * shift + 1] * len(shape))
-                if np.array_equal(
-                    window,
-                    padded[image][
-                        (
-                            slice(None),
-                            *(slice(s.start + o, s.stop + o) for s, o in zip(core, offset, strict=True)),
-                        )
-                    ],
-                )
-            ]
-            assert matches
-            seen.update(matches)
-    assert {offset[0] for offset in seen} == set(range(5))
-    assert {offset[-1] for offset in seen} == set(range(5))
-
-
-def test_flips_mirror_the_last_dimension_of_about_half():
-    pixels = np.arange(2 * 1 * 3 * 4, dtype=np.uint8).reshape(2, 1, 3, 4)
-    torch.manual_seed(0)
-    batch = torch.zeros(400, dtype=torch.int64)
-    out = augmented(images(pixels), batch, shift=0, flip=True).numpy()
-    mirrored = (out == pixels[0][..., ::-1]).all(axis=(1, 2, 3))
-    plain = (out == pixels[0]).all(axis=(1, 2, 3))
-    assert (mirrored ^ plain).all()
-    assert 150 < mirrored.sum() < 250
-
-
-def test_without_augmentation_the_images_are_as_they_are():
-    pixels, _ = stripes(8)
-    assert torch.equal(augmented(images(pixels), torch.tensor([5, 1]), 0, False), torch.tensor(pixels)[[5, 1]])
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "float32"])

@@ -9,14 +9,17 @@ from ddhpc.models import parameters
 from ddhpc.problem import open_problem
 from ddhpc.progress import clock
 from ddhpc.report.numbers import by, duration, mebibytes, percent
-from ddhpc.report.plan import activation_bytes, data_bytes, print_plan, shares
+from ddhpc.report.plan import activation_bytes, print_plan, shares
+
+LIMIT = 1e-5
+"""GiB, between the bytes of the smallest and the largest window."""
 
 
 @pytest.fixture
 def problem(small):
     return open_problem(
         Config(
-            data=Data(file=str(small)),
+            data=Data(file=str(small), memory_limit=LIMIT),
             decomposition=Decomposition(grid=(3, 2), overlap=1),
             local=Local(shift=2),
         )
@@ -27,17 +30,33 @@ def test_planned_bytes_are_those_that_are_read(problem):
     for window in problem.decomposition:
         read = 0
         for split in SPLITS:
-            grown, _ = grow(window, 2 if split == "train" else 0, problem.packed.image_shape)
-            read += problem.packed.read(split, grown).nbytes
-        assert data_bytes(problem, window) == read
+            margin = 2 if split == "train" else 0
+            grown, _ = grow(window, [margin] * 2, problem.packed.image_shape)
+            nbytes = problem.packed.read(split, grown).nbytes
+            assert problem.window_bytes(window)[split] == nbytes
+            read += nbytes
+        assert problem.streamed(window) == (read / 2**30 > LIMIT)
 
 
 def test_planned_ranks_own_every_subdomain_once(problem):
     planned = shares(problem, 4)
     assert [n for share in planned for n in share.subdomains] == list(range(6))
     for share in planned:
-        assert share.data_bytes == sum(data_bytes(problem, problem.decomposition[n]) for n in share.subdomains)
+        windows = [problem.decomposition[n] for n in share.subdomains]
+        assert share.data_bytes == sum(sum(problem.window_bytes(window).values()) for window in windows)
         assert share.memory_bytes > 500 * 2**20
+
+
+def test_the_plan_tells_what_is_streamed(problem, capsys):
+    streamed = [window for window in problem.decomposition if problem.streamed(window)]
+    assert 0 < len(streamed) < problem.subdomains
+    largest = max(sum(problem.window_bytes(window).values()) for window in streamed)
+    assert max(share.scratch_bytes for share in shares(problem, 6)) == largest
+    assert min(share.scratch_bytes for share in shares(problem, 6)) == 0
+    print_plan(problem, 6)
+    out = capsys.readouterr().out
+    assert "temporary file" in out
+    assert mebibytes(largest) in out
 
 
 def test_a_plan_for_too_many_ranks_is_refused(problem):

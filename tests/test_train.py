@@ -39,6 +39,19 @@ def test_any_number_of_ranks_gives_the_same_bits(small, tmp_path):
             assert np.array_equal(values, found[name]), f"{name} with {ranks} ranks"
 
 
+@pytest.mark.parametrize("file", ["small", "small_volumes"])
+def test_streamed_windows_give_the_same_bits(file, tmp_path, request):
+    file = request.getfixturevalue(file)
+    grid = [2, 2] if file.name == "small.h5" else [2, 1, 2]
+    arguments = ["--decomposition.grid", *grid, "--local.shift", 1, "--run.threads", 1]
+    expected = decisions(run(2, file, tmp_path, *arguments, output="held"))
+    arguments += ["--data.memory_limit", 0, "--log-dir", "logs"]
+    found = decisions(run(2, file, tmp_path, *arguments, output="streamed"))
+    for name, values in expected.items():
+        assert np.array_equal(values, found[name]), name
+    assert "streamed to cpu" in (tmp_path / "logs/rank-00001.log").read_text()
+
+
 def test_any_number_of_ranks_gives_the_same_bits_in_3d(small_volumes, tmp_path):
     arguments = [
         "--decomposition.grid",

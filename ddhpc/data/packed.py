@@ -59,6 +59,8 @@ class Packed:
     """[C] float64, likewise."""
     chunk_shape: tuple[int, ...]
     """Spatial, in pixels."""
+    chunk_samples: int
+    """Images of the training split that a chunk holds."""
     source: str
     digest: str
     """Hexadecimal SHA-256 over shapes, classes, labels, ids and statistics: tells data apart unread."""
@@ -78,20 +80,20 @@ class Packed:
         """Names of the splits: train, val, test."""
         return tuple(self.samples)
 
-    def read(self, split: str, window: tuple[slice, ...]) -> np.ndarray:
-        """Images [S, C, *window] of a split in the stored dtype, from the chunks that the window meets.
+    def read(self, split: str, window: tuple[slice, ...], images: slice = slice(None)) -> np.ndarray:
+        """Windows [S, C, *window] of all or some `images` of a split, stored dtype, from the chunks that they meet.
 
         Raises InputError where the file cannot be read or the window of a float image holds NaN or infinity.
         """
         if len(window) != self.dimensions:
             raise ValueError(f"window of {len(window)} axes into images of {self.dimensions}")
         with reading(self.path) as file:
-            images: np.ndarray = file[f"{split}/image"][(slice(None), slice(None), *window)]
-        finite = np.isfinite(images).reshape(len(images), -1).all(axis=1) if images.dtype.kind == "f" else True
+            pixels: np.ndarray = file[f"{split}/image"][(images, slice(None), *window)]
+        finite = np.isfinite(pixels).reshape(len(pixels), -1).all(axis=1) if pixels.dtype.kind == "f" else True
         if not np.all(finite):
-            bad = self.ids(split)[int(np.argmin(finite))]
+            bad = self.ids(split)[images][int(np.argmin(finite))]
             raise InputError(f"{self.path}: image {bad!r} of split {split} holds NaN or infinity")
-        return images
+        return pixels
 
     def labels(self, split: str) -> np.ndarray:
         """Class indices [S] int64 of a split."""
@@ -264,6 +266,7 @@ def _describe(file: h5py.File, path: Path) -> Packed:
         mean=mean,
         std=std,
         chunk_shape=train.chunks[2:],
+        chunk_samples=train.chunks[0],
         source=str(file.attrs.get("source", "")),
         digest=digest.hexdigest(),
     )

@@ -8,8 +8,9 @@ import torch
 from rich.table import Table
 from torch import nn
 
-from ddhpc.data.packed import SPLITS
-from ddhpc.decomposition import Window, extent, grow, owned, pixels
+from ddhpc.decomposition import Window, extent, owned
+from ddhpc.images import AHEAD
+from ddhpc.local import decision_batch
 from ddhpc.models import parameters
 from ddhpc.problem import Problem
 from ddhpc.progress import console
@@ -31,16 +32,21 @@ class Share:
     subdomains: range
     data_bytes: int
     """Windows of all splits that the rank reads, over all its subdomains."""
+    scratch_bytes: int
+    """Of the temporary file of the largest of its subdomains that are streamed, 0 without any."""
     memory_bytes: int
     """Estimate of the peak: the largest of its subdomains, and the decisions of all."""
 
 
-def data_bytes(problem: Problem, window: Window) -> int:
-    """Bytes that a rank reads for one subdomain: its window of all images, grown for shifts in the training split."""
-    packed = problem.packed
-    grown, _ = grow(window, problem.config.local.shift, packed.image_shape)
-    points = {"train": pixels(grown), "val": pixels(window), "test": pixels(window)}
-    return sum(packed.samples[split] * points[split] for split in SPLITS) * packed.channels * packed.dtype.itemsize
+def held_bytes(problem: Problem, window: Window) -> int:
+    """Bytes of windows that are in memory at once: all of a subdomain, or the batches of one that is streamed."""
+    read = problem.window_bytes(window)
+    image = {split: size // problem.packed.samples[split] for split, size in read.items()}
+    block = problem.packed.chunk_samples * image["train"]
+    if not problem.streamed(window):
+        return sum(read.values()) + block
+    batch = max(problem.config.local.batch_size, decision_batch(extent(window)))
+    return max(block, (AHEAD + 2) * min(batch, problem.packed.samples["train"]) * image["train"])
 
 
 def activation_bytes(cnn: nn.Module, batch: tuple[int, ...]) -> int:
@@ -78,9 +84,12 @@ def shares(problem: Problem, ranks: int) -> list[Share]:
             Share(
                 rank=rank,
                 subdomains=mine,
-                data_bytes=sum(data_bytes(problem, window) for window in windows),
+                data_bytes=sum(sum(problem.window_bytes(window).values()) for window in windows),
+                scratch_bytes=max(
+                    sum(problem.window_bytes(window).values()) * problem.streamed(window) for window in windows
+                ),
                 memory_bytes=BASE_BYTES
-                + max(data_bytes(problem, window) + memory[extent(window)] for window in windows)
+                + max(held_bytes(problem, window) + memory[extent(window)] for window in windows)
                 + len(mine) * decisions,
             )
         )
@@ -106,12 +115,13 @@ def print_plan(problem: Problem, ranks: int | None) -> None:
     out.print(windows)
 
     table = Table(title="Ranks", title_justify="left")
-    for column in ("rank", "subdomains", "data to read", "memory (estimate)"):
+    for column in ("rank", "subdomains", "data to read", "temporary file", "memory (estimate)"):
         table.add_column(column, justify="right")
     for share in planned[:SHOWN_ROWS]:
         first, last = share.subdomains[0], share.subdomains[-1]
         span = str(first) if first == last else f"{first} to {last}"
-        table.add_row(str(share.rank), span, mebibytes(share.data_bytes), mebibytes(share.memory_bytes))
+        scratch = mebibytes(share.scratch_bytes) if share.scratch_bytes else "-"
+        table.add_row(str(share.rank), span, mebibytes(share.data_bytes), scratch, mebibytes(share.memory_bytes))
     out.print(table)
     if max(ranks, problem.subdomains) > SHOWN_ROWS:
         out.print(f"(the first {SHOWN_ROWS} of {problem.subdomains} subdomains and {ranks} ranks)")
