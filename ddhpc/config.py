@@ -104,6 +104,12 @@ class Local:
     flip: bool = False
     """Augmentation: mirror the last dimension (left and right) of every second window, drawn at random."""
 
+    rotate: float = 0.0
+    """Augmentation: largest random rotation of the window in degrees, in the plane of the first two dimensions."""
+
+    intensity: float = 0.0
+    """Augmentation: largest random change of contrast, as a share, and of brightness, in standard deviations."""
+
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto is bfloat16 autocast on GPUs that have it, float32 elsewhere."""
 
@@ -120,6 +126,8 @@ class Local:
             "a share from 0 to below 1",
         )
         _require(self.shift >= 0, "local.shift", self.shift, "0 or more pixels")
+        _require(0 <= self.rotate <= 90, "local.rotate", self.rotate, "0 to 90 degrees")
+        _require(0 <= self.intensity < 1, "local.intensity", self.intensity, "a share from 0 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from math import prod
+from math import atan2, ceil, cos, prod, radians, sin
 
 import numpy as np
 
 from ddhpc.errors import InputError
 
 Window = tuple[slice, ...]
+
+TINY = 1e-9
+"""Pixels that rounding may add to a whole number of them."""
 
 
 def block(size: int, parts: int, index: int) -> tuple[int, int]:
@@ -94,6 +97,21 @@ def grow(window: Window, margins: Sequence[int], image_shape: Sequence[int]) -> 
         slice(inner.start - outer.start, inner.stop - outer.start) for inner, outer in zip(window, grown, strict=True)
     )
     return grown, core
+
+
+def rotation_margins(window: Sequence[int], degrees: float) -> tuple[int, ...]:
+    """Pixels beyond a window that come into it when it rotates about its centre, by dimension.
+
+    Args:
+        window: its extent, at least two dimensions, of which the first two are the plane of the rotation.
+        degrees: largest angle to either side, at most 90.
+    """
+    half = [(size - 1) / 2 for size in window[:2]]
+    margins = []
+    for along, across in (half, half[::-1]):
+        angle = min(radians(degrees), atan2(across, along))  # where a corner is farthest out
+        margins.append(ceil(along * cos(angle) + across * sin(angle) - along - TINY))
+    return (*margins, *[0] * (len(window) - 2))
 
 
 def bounds(decomposition: Sequence[Window]) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ddhpc.augment import moved
+from ddhpc.augment import moved, recast
 from ddhpc.config import Local
 from ddhpc.decomposition import extent
 from ddhpc.errors import InputError
@@ -154,7 +154,7 @@ def train_local(
             training.loss, training.right = torch.zeros((), device=device), torch.zeros_like(nothing)
         left = training.order[: batches * batch_size].split(batch_size)[training.step :]
         for batch, padded in zip(left, images.batches(left), strict=True):
-            pixels = images.normalised(moved(padded, images.core, config))
+            pixels = recast(images.normalised(moved(padded, images.core, config)), config.intensity)
             with autocast(config.precision, device.type):
                 logits = cnn(pixels)
                 loss = cross_entropy(logits, target[batch], label_smoothing=config.label_smoothing)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ddhpc.config import Config
 from ddhpc.data.packed import SPLITS, Packed, find, open_packed
-from ddhpc.decomposition import Window, extent, grow, pixels, windows
+from ddhpc.decomposition import Window, extent, grow, pixels, rotation_margins, windows
 from ddhpc.models import build, local_width
 
 if TYPE_CHECKING:
@@ -37,8 +37,10 @@ class Problem:
         Returns:
             The padded window, and the slices of the window within it.
         """
-        margin = self.config.local.shift if split == "train" else 0
-        return grow(window, [margin] * len(window), self.packed.image_shape)
+        local, margins = self.config.local, [0] * len(window)
+        if split == "train":
+            margins = [local.shift + margin for margin in rotation_margins(extent(window), local.rotate)]
+        return grow(window, margins, self.packed.image_shape)
 
     def window_bytes(self, window: Window) -> dict[str, int]:
         """Bytes of the windows of all images of a subdomain, by split."""

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddhpc.decomposition import block, bounds, extent, grow, owned, pixels, windows
+from ddhpc.decomposition import block, bounds, extent, grow, owned, pixels, rotation_margins, windows
 from ddhpc.errors import InputError
 
 
@@ -98,6 +98,22 @@ def test_growing_keeps_the_window_inside(case, margins):
         for side, outer, size, margin in zip(window, grown, shape, margins, strict=True):
             assert side.start - outer.start == min(margin, side.start)
             assert outer.stop - side.stop == min(margin, size - side.stop)
+
+
+@given(st.lists(st.integers(1, 40), min_size=2, max_size=3), st.floats(0, 90))
+def test_rotations_look_no_farther_than_their_margins(window, degrees):
+    """Against the corners of the rotated window, at many angles up to the largest."""
+    margins = rotation_margins(window, degrees)
+    angles = np.radians(np.linspace(-degrees, degrees, 721))
+    row, column = ((size - 1) / 2 for size in window[:2])
+    for sign in (-1, 1):
+        reach = np.abs(np.cos(angles) * row + sign * np.sin(angles) * column).max()
+        assert reach <= row + margins[0] + 1e-6
+        reach = np.abs(np.cos(angles) * column + sign * np.sin(angles) * row).max()
+        assert reach <= column + margins[1] + 1e-6
+    least = np.abs(np.cos(angles) * row + np.sin(np.abs(angles)) * column).max() - row
+    assert margins[0] < least + 1.01
+    assert not any(margins[2:])
 
 
 def test_extent_and_pixels():

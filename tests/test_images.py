@@ -22,7 +22,7 @@ from ddhpc.provenance import identity
 from tests.conftest import pack_small
 
 SILENT = lambda fraction, accuracy, state: None  # noqa: E731
-AUGMENTED = Local(epochs=2, batch_size=16, shift=1, flip=True)
+AUGMENTED = Local(epochs=2, batch_size=16, shift=1, flip=True, rotate=10, intensity=0.1)
 
 
 KINDS = [((16, 14), "uint8", 3), ((16, 14), "float32", 1), ((12, 10, 8), "int16", 1), ((12, 10, 8), "uint16", 3)]

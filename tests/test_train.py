@@ -43,7 +43,7 @@ def test_any_number_of_ranks_gives_the_same_bits(small, tmp_path):
 def test_streamed_windows_give_the_same_bits(file, tmp_path, request):
     file = request.getfixturevalue(file)
     grid = [2, 2] if file.name == "small.h5" else [2, 1, 2]
-    arguments = ["--decomposition.grid", *grid, "--local.shift", 1, "--run.threads", 1]
+    arguments = ["--decomposition.grid", *grid, "--local.shift", 1, "--local.rotate", 5, "--run.threads", 1]
     expected = decisions(run(2, file, tmp_path, *arguments, output="held"))
     arguments += ["--data.memory_limit", 0, "--log-dir", "logs"]
     found = decisions(run(2, file, tmp_path, *arguments, output="streamed"))
