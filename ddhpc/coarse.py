@@ -32,6 +32,8 @@ class Solution:
     """By fusion and split, [S, K] float32 probabilities."""
     history: dict[str, list[float]]
     """`loss` and `accuracy` of the coarse DNN in each epoch, on the training split, in the steps as they were made."""
+    weights: dict[str, np.ndarray]
+    """Of the coarse DNN, by name in its state dictionary; none where a single subdomain decides alone."""
     absent: dict[str, np.ndarray]
     """By fusion, the accuracy on test with 0 to `allow_missing` more subdomains absent than there are, means over
     ABSENT_DRAWS random choices of them: [allow_missing + 1], NaN where too few subdomains are left."""
@@ -55,6 +57,7 @@ def solve(local: Decisions, labels: Mapping[str, np.ndarray], config: Coarse, de
         return Solution(
             fusions=dict.fromkeys(("mean", "vote", "dnn"), only),
             history={"loss": [], "accuracy": []},
+            weights={},
             absent=dict.fromkeys(("mean", "vote", "dnn"), absent),
         )
     network, history = train_dnn(local["train"], labels["train"], config, device)
@@ -63,6 +66,7 @@ def solve(local: Decisions, labels: Mapping[str, np.ndarray], config: Coarse, de
     return Solution(
         fusions=fusions,
         history=history,
+        weights={name: values.cpu().numpy() for name, values in network.state_dict().items()},
         absent={
             name: accuracy_without(fusion, local["test"], labels["test"], config.allow_missing)
             for name, fusion in fuse.items()
@@ -162,6 +166,22 @@ def train_dnn(
         history["loss"].append(total_loss.item() / len(target))
         history["accuracy"].append(right.item() / len(target))
     return network, history
+
+
+def weight_shapes(subdomains: int, classes: int, config: Coarse) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weights of the coarse DNN, by name; none where a single subdomain decides alone."""
+    if subdomains == 1:
+        return {}
+    with torch.device("meta"):
+        network = dnn(subdomains, classes, config.hidden, config.dropout)
+    return {name: tuple(values.shape) for name, values in network.state_dict().items()}
+
+
+def restored(weights: Mapping[str, np.ndarray], subdomains: int, classes: int, config: Coarse) -> nn.Module:
+    """The coarse DNN with the weights of a Solution."""
+    network = dnn(subdomains, classes, config.hidden, config.dropout)
+    network.load_state_dict({name: torch.from_numpy(values) for name, values in weights.items()})
+    return network
 
 
 def _inputs(decisions: np.ndarray) -> Tensor:

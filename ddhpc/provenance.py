@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import ddhpc
-from ddhpc import results, runtime
+from ddhpc import coarse, results, runtime
 from ddhpc.data.hdf5 import text
 from ddhpc.data.packed import SPLITS
 from ddhpc.problem import Problem
@@ -62,6 +62,8 @@ def layout(problem: Problem, labels: Mapping[str, np.ndarray], comm: MPI.Comm, p
         ids={split: packed.ids(split) for split in SPLITS} if comm.rank == 0 else {},
         epochs=config.local.epochs,
         coarse_epochs=config.coarse.epochs if problem.subdomains > 1 else 0,
+        weights=coarse.weight_shapes(problem.subdomains, len(packed.classes), config.coarse),
+        ranks=comm.size,
         allow_missing=config.coarse.allow_missing,
     )
 

@@ -69,11 +69,13 @@ def train(
         )
 
         def solve_owned() -> list[dict[str, np.ndarray]]:
-            solved = [solve_or_leave(job, subdomain) for subdomain in mine]
+            with clock("local"):
+                solved = [solve_or_leave(job, subdomain) for subdomain in mine]
             request.obey()
             return solved
 
-        solved = runtime.together(comm, solve_owned, tick=progress.show, patience=PATIENCE_SECONDS)
+        with clock("all_local"):
+            solved = runtime.together(comm, solve_owned, tick=progress.show, patience=PATIENCE_SECONDS)
         progress.finish()
     check_absent(comm, solved, problem.config.coarse.allow_missing)
     slabs = {name: np.stack([subdomain[name] for subdomain in solved]) for name in solved[0]}
@@ -86,7 +88,7 @@ def train(
     with clock("gather"):
         gathered = {split: runtime.gather(comm, slabs[f"{split}/decision"], problem.subdomains) for split in SPLITS}
         seconds = runtime.gather(comm, slabs["seconds"], problem.subdomains)
-        read = runtime.gather(comm, np.array([clock.seconds.get("read", 0.0)]), comm.size)
+    spent = runtime.gather(comm, rank_seconds(clock, startup)[None], comm.size)
 
     def solve_coarse() -> None:
         if comm.rank != 0:
@@ -96,15 +98,24 @@ def train(
             solution = coarse.solve(gathered, labels, problem.config.coarse, place.device)
         timing = {
             "startup": startup,
-            "read": read.max(),
+            "read": spent[:, results.PHASES.index("read")].max(),
             "local_max": seconds.max(),
             "local_sum": seconds.sum(),
             **{phase: clock.seconds[phase] for phase in ("write", "gather", "coarse")},
             "total": startup + clock.elapsed(),
         }
-        results.finish(directory, local=gathered, solution=solution, labels=labels, timing=timing)
+        spent[0, results.PHASES.index("coarse")] = clock.seconds["coarse"]
+        results.finish(directory, local=gathered, solution=solution, labels=labels, timing=timing, spent=spent)
 
     runtime.together(comm, solve_coarse)
+
+
+def rank_seconds(clock: runtime.Clock, startup: float) -> np.ndarray:
+    """Seconds of this rank in each of the phases before the coarse problem, by `results.PHASES`: [P] float64."""
+    seconds = {"read": 0.0, **clock.seconds, "startup": startup, "coarse": 0.0}
+    seconds["train"] = seconds["local"] - seconds["read"]
+    seconds["wait"] = seconds["all_local"] - seconds["local"]
+    return np.array([seconds[phase] for phase in results.PHASES])
 
 
 def check_absent(comm: MPI.Comm, solved: list[dict[str, np.ndarray]], allow_missing: int) -> None:

@@ -6,7 +6,7 @@ values in the same file.
 """
 
 from ddhpc.results.directory import FILE, PART, file_system, is_finished, run_directory
-from ddhpc.results.layout import DEVICE_BYTES, FUSIONS, SCORED, Layout, create
+from ddhpc.results.layout import DEVICE_BYTES, FUSIONS, PHASES, SCORED, Layout, create
 from ddhpc.results.read import open_results, verify
 from ddhpc.results.write import finish, write_local
 
@@ -15,6 +15,7 @@ __all__ = [
     "FILE",
     "FUSIONS",
     "PART",
+    "PHASES",
     "SCORED",
     "Layout",
     "create",

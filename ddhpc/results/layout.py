@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ SCORED = ("val", "test")
 """Splits whose final decisions are scored in detail; on train they would flatter."""
 DEVICE_BYTES = 64
 METADATA_BYTES = 2**18
+PHASES = ("startup", "read", "train", "wait", "write", "gather", "coarse")
+"""What a rank does, in this order; it waits until the local CNNs of all ranks are trained."""
 
 LOCAL_UNITS = {
     "parameters": "1",
@@ -52,7 +55,10 @@ class Layout:
     ids: Mapping[str, list[str]]
     epochs: int
     coarse_epochs: int
+    weights: Mapping[str, tuple[int, ...]]
+    """Shapes of the weights of the coarse DNN, by name."""
     allow_missing: int
+    ranks: int
 
     def size(self) -> int:
         """Bytes of the file, a little more than it will have."""
@@ -60,7 +66,8 @@ class Layout:
         samples = sum(map(len, self.labels.values()))
         decisions = 4 * samples * classes * (subdomains + 1)
         names = samples * (8 + max((len(name.encode()) for ids in self.ids.values() for name in ids), default=0))
-        return decisions + names + 64 * subdomains * (self.epochs + 4) + METADATA_BYTES
+        weights = 4 * sum(prod(shape) + 256 for shape in self.weights.values())
+        return decisions + names + weights + 64 * (subdomains * (self.epochs + 4) + self.ranks) + METADATA_BYTES
 
 
 def create(directory: Path, layout: Layout) -> None:
@@ -164,7 +171,19 @@ def _create(file: h5py.File, layout: Layout) -> None:
     for fusion in FUSIONS:
         _dataset(absent, fusion, more.shape, np.float64, "1", [more])
     _plot(absent, "dnn", ["more"])
-    file.create_group("timing")
+    weights = file.create_group("coarse/weights")
+    weights.attrs["description"] = (
+        "state dictionary of the coarse DNN: dense layers with ReLU between, softmax at the end"
+    )
+    for name, shape in layout.weights.items():
+        _dataset(weights, name, shape, np.float32, "1", [])
+    timing = file.create_group("timing")
+    rank = timing.create_dataset("rank", data=np.arange(layout.ranks))
+    phase = timing.create_dataset("phase", data=text(PHASES))
+    rank.make_scale("rank")
+    phase.make_scale("phase")
+    seconds = _dataset(timing, "seconds", (layout.ranks, len(PHASES)), np.float64, "s", [rank, phase])
+    seconds.attrs["description"] = "of each rank in each phase of the job that finished the run"
 
 
 def _dataset(

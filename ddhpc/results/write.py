@@ -66,6 +66,7 @@ def finish(
     solution: Solution,
     labels: Mapping[str, np.ndarray],
     timing: Mapping[str, float],
+    spent: np.ndarray,
 ) -> None:
     """On rank 0: write the coarse problem, check the file by reading it back, and give it its final name.
 
@@ -75,6 +76,7 @@ def finish(
         solution: of the coarse problem.
         labels: by split, [S].
         timing: seconds by phase.
+        spent: [R, P] seconds of each rank in each of PHASES.
     """
     path, fusions = directory / PART, solution.fusions
     with file_system(path):
@@ -92,11 +94,14 @@ def finish(
                     group.attrs.update(scores(final, labels[split]))
             for name, values in solution.history.items():
                 file[f"coarse/history/{name}"][...] = values
+            for name, weights in solution.weights.items():
+                file[f"coarse/weights/{name}"][...] = weights
             for fusion in FUSIONS:
                 file[f"fusion/absent/{fusion}"][...] = solution.absent[fusion]
             file["fusion/absent"].attrs["subdomains"] = int((~present(local["val"])).sum())
             file["timing"].attrs.update(timing)
             file["timing"].attrs["units"] = "s"
+            file["timing/seconds"][...] = spent
             file.attrs["complete"] = True
         problems = verify(path)
         if problems:

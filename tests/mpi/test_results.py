@@ -47,7 +47,9 @@ def layout():
         ids={split: [f"{split}-{n}" for n in range(count)] for split, count in SAMPLES.items()},
         epochs=EPOCHS,
         coarse_epochs=3,
+        weights={"1.weight": (4, 24), "1.bias": (4,)},
         allow_missing=1,
+        ranks=2,
     )
 
 
@@ -90,10 +92,12 @@ def write(comm, directory):
             solution=Solution(
                 fusions={"dnn": final, "mean": final, "vote": {split: vote(local[split]) for split in SAMPLES}},
                 history={"loss": [3.0, 2.0, 1.0], "accuracy": [0.1, 0.2, 0.3]},
+                weights={"1.weight": np.ones((4, 24), np.float32), "1.bias": np.arange(4, dtype=np.float32)},
                 absent={fusion: np.array([0.5, 0.4]) for fusion in ("mean", "vote", "dnn")},
             ),
             labels=layout().labels,
             timing={"total": 1.5},
+            spent=np.arange(2.0 * len(results.PHASES)).reshape(2, -1),
         )
     comm.Barrier()
     return values
@@ -108,6 +112,10 @@ def test_what_is_written_is_read(comm, directory):
         assert file["samples/val/id"].asstr()[0] == "val-0"
         assert file["coarse/history/loss"][...].tolist() == [3.0, 2.0, 1.0]
         assert file["timing"].attrs["total"] == 1.5
+        assert file["timing/seconds"][1, 0] == len(results.PHASES)
+        assert file["timing/phase"].asstr()[...].tolist() == list(results.PHASES)
+        assert file["coarse/weights/1.weight"][...].tolist() == np.ones((4, 24)).tolist()
+        assert file["coarse/weights/1.bias"][...].tolist() == [0, 1, 2, 3]
         assert file["decomposition/lower"][3].tolist() == [3, 4]
         assert file["decomposition/upper"][3].tolist() == [9, 10]
         assert not (directory / results.PART).exists()
