@@ -29,6 +29,7 @@ verbs:
   phantom   write synthetic chest CT, labelled, to try the 3D problem without patients
   inspect   verify the results of a run and print its table; compare several runs
   sweep     run a study: grids, overlaps, networks, seeds; what is finished is not run again
+  report    write one HTML page with the figures of a run
 
 examples:
   mpirun -n 16 python -m ddhpc                              the default recipe: Fashion-MNIST on a 4x4 grid
@@ -37,6 +38,7 @@ examples:
   mpirun -n 4 python -m ddhpc --data.file x.h5 --decomposition.grid 2 2 --local.epochs 15
   mpirun -n 1 python -m ddhpc --decomposition.grid 1 1      the global CNN: the baseline is the same program
   python -m ddhpc inspect runs/latest
+  python -m ddhpc report runs/latest
 
 `python -m ddhpc VERB --help` explains every option of a verb."""
 
@@ -265,6 +267,24 @@ def sweep(argv: list[str], started: float) -> None:
     alone(partial(run_study, **given))
 
 
+def report(argv: list[str], started: float) -> None:
+    """Write one HTML page with the figures of a run."""
+    options = parser("report", "Write one HTML page with the figures of a run, and the figures as PNG and SVG.")
+    options.add_argument("run", metavar="RUN", help="run directory or results file")
+    options.add_argument("--baseline", metavar="RUN", help="run of the global CNN on the same data, to compare with")
+    options.add_argument("--output", metavar="DIR", help="directory of the page (default: report in the run directory)")
+    given = parse(options, argv)
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"report draws with matplotlib ({error}); expected it: pip install 'ddhpc[report]'") from error
+
+    from ddhpc.report.page import write_report
+
+    baseline, output = (Path(path) if path else None for path in (given.baseline, given.output))
+    alone(lambda: print(write_report(Path(given.run), baseline, output)))
+
+
 VERBS: dict[str, Callable[[list[str], float], None]] = {
     "train": train,
     "plan": plan,
@@ -273,4 +293,5 @@ VERBS: dict[str, Callable[[list[str], float], None]] = {
     "phantom": phantom,
     "inspect": inspect,
     "sweep": sweep,
+    "report": report,
 }

@@ -95,6 +95,11 @@ class Packed:
             raise InputError(f"{self.path}: image {bad!r} of split {split} holds NaN or infinity")
         return pixels
 
+    def sample(self, split: str, index: int) -> np.ndarray:
+        """One whole image [C, *spatial] in the stored dtype, to look at."""
+        with reading(self.path) as file:
+            return np.asarray(file[f"{split}/image"][index])
+
     def labels(self, split: str) -> np.ndarray:
         """Class indices [S] int64 of a split."""
         with reading(self.path) as file:

@@ -10,6 +10,11 @@ def by(sizes: Iterable[int]) -> str:
     return "x".join(str(int(size)) for size in sizes)
 
 
+def plural(count: int, noun: str) -> str:
+    """A count with its noun: 1 rank, 16 ranks."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def percent(share: float) -> str:
     """A share as 89.4 %."""
     return f"{100 * share:.1f} %"

@@ -1,0 +1,248 @@
+"""Figures over the image domain: the decomposition, a number for each subdomain, what drove single decisions.
+
+Volumes are shown layer by layer along their last axis, images as the only layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.patheffects import withStroke
+
+from ddhpc.decomposition import Window, windows
+from ddhpc.report.figures.style import BLUE, GREY, ORANGE, PALE, SHARES, SKY, VERMILLION, ink, new_figure
+
+WRITTEN_CELLS = 100
+"""Subdomains of a layer up to which numbers are written into them."""
+PANELS = 4
+"""Layers side by side."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Domain:
+    """The image domain and its decomposition, images as volumes of one layer."""
+
+    shape: tuple[int, ...]
+    """Pixels along each of the d dimensions."""
+    grid: tuple[int, ...]
+    overlap: int
+
+    @property
+    def layers(self) -> int:
+        """Subdomains along the last axis of a volume; 1 for images."""
+        return self.grid[2] if len(self.grid) == 3 else 1
+
+    @cached_property
+    def windows(self) -> list[Window]:
+        """Of the subdomains, with overlap."""
+        return windows(self.shape, self.grid, self.overlap)
+
+    @cached_property
+    def blocks(self) -> list[Window]:
+        """Of the subdomains, without overlap."""
+        return windows(self.shape, self.grid, 0)
+
+    def members(self, layer: int) -> range:
+        """The subdomains of a layer, row by row."""
+        return range(layer, len(self.blocks), self.layers)
+
+    def cut(self, image: np.ndarray, layer: int) -> np.ndarray:
+        """The picture [H, W] or [H, W, 3] of an image (itself) or a volume (amid the layer)."""
+        if len(self.grid) == 2:
+            return image
+        side = self.blocks[layer][2]
+        return np.asarray(image[:, :, (side.start + side.stop) // 2])
+
+    def title(self, layer: int) -> str:
+        """Which slice `cut` shows."""
+        if len(self.grid) == 2:
+            return ""
+        side = self.blocks[layer][2]
+        return f"layer {layer}: slice {(side.start + side.stop) // 2}"
+
+
+def decomposition(domain: Domain, image: np.ndarray | None, chosen: int) -> Figure:
+    """The decomposition drawn over an image, with the overlap and the window of one subdomain.
+
+    Args:
+        domain: to be drawn.
+        image: [*shape] or [*shape, 3] to draw over, None for an empty canvas.
+        chosen: the subdomain whose window is drawn.
+    """
+    panels: list[tuple[str, np.ndarray | None, tuple[int, int], Sequence[int]]] = [
+        (domain.title(layer), None if image is None else domain.cut(image, layer), (0, 1), domain.members(layer))
+        for layer in range(domain.layers)
+    ]
+    if len(domain.grid) == 3:
+        amid = domain.shape[1] // 2
+        met = [n for n, block in enumerate(domain.blocks) if block[1].start <= amid < block[1].stop]
+        panels.append((f"from the side: column {amid}", None if image is None else image[:, amid], (0, 2), met))
+    columns = min(len(panels), 2)
+    rows = -(-len(panels) // columns)
+    height = max(domain.shape[axes[0]] / domain.shape[axes[1]] for _, _, axes, _ in panels)
+    figure = new_figure(min(0.5 + rows * (0.25 + 5.2 / columns * min(height, 1.5)), 16))
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[len(panels) :]:
+        axes.axis("off")
+    for axes, (title, picture, sides, members) in zip(grid, panels, strict=False):
+        axes.set_title(title)
+        _canvas(axes, picture, (domain.shape[sides[0]], domain.shape[sides[1]]))
+        _draw_windows(axes, domain, members, sides, chosen)
+    legend = [Patch(fill=False, edgecolor=ORANGE, linewidth=2, label="blocks")]
+    if domain.overlap and len(domain.blocks) > 1:
+        legend += [Patch(color=SKY, alpha=0.6, label=f"overlap ({domain.overlap} on each side)")]
+    legend += [Patch(fill=False, edgecolor=VERMILLION, linewidth=2, ls="--", label=f"window of subdomain {chosen}")]
+    figure.legend(handles=legend, loc="outside lower center", ncols=3, handlelength=1.4, columnspacing=1)
+    return figure
+
+
+def _canvas(axes: Axes, picture: np.ndarray | None, shape: tuple[int, int]) -> None:
+    """A picture in pixel coordinates, corners at whole numbers; a pale field where there is none."""
+    extent = (0, shape[1], shape[0], 0)
+    if picture is None:
+        axes.imshow(np.zeros((1, 1)), cmap="Greys", extent=extent, vmin=-0.2, vmax=1)
+    else:
+        axes.imshow(picture, cmap="gray", extent=extent, interpolation="nearest")
+    axes.set(xlim=extent[:2], ylim=extent[2:], xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def _draw_windows(axes: Axes, domain: Domain, members: Sequence[int], sides: tuple[int, int], chosen: int) -> None:
+    height, width = (domain.shape[side] for side in sides)
+    cover = np.zeros((height, width))
+    for n in members:
+        cover[domain.windows[n][sides[0]], domain.windows[n][sides[1]]] += 1
+    tint = np.zeros((height, width, 4))
+    tint[cover > 1] = (*(int(SKY[place : place + 2], 16) / 255 for place in (1, 3, 5)), 0.42)
+    axes.imshow(tint, extent=(0, width, height, 0), interpolation="nearest")
+    for n in members:
+        block = domain.blocks[n]
+        axes.add_patch(_rectangle(block, sides, fill=False, edgecolor="white", linewidth=3))
+    for n in members:
+        block = domain.blocks[n]
+        axes.add_patch(_rectangle(block, sides, fill=False, edgecolor=ORANGE, linewidth=1.4))
+        if len(members) <= WRITTEN_CELLS:
+            row, column = ((block[side].start + block[side].stop) / 2 for side in sides)
+            axes.text(
+                column,
+                row,
+                str(n),
+                ha="center",
+                va="center",
+                color="black",
+                path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            )
+    if chosen in members:
+        for colour, linewidth, dashes in (("white", 4.0, "-"), (VERMILLION, 2.2, "--")):
+            window = domain.windows[chosen]
+            axes.add_patch(
+                _rectangle(window, sides, fill=False, edgecolor=colour, linewidth=linewidth, linestyle=dashes)
+            )
+
+
+def _rectangle(window: Window, sides: tuple[int, int], **look: object) -> Rectangle:
+    down, right = window[sides[0]], window[sides[1]]
+    return Rectangle(
+        (right.start, down.start),
+        right.stop - right.start,
+        down.stop - down.start,
+        clip_on=False,
+        **look,  # type: ignore[arg-type]
+    )
+
+
+def heat_map(domain: Domain, shares: np.ndarray, label: str) -> Figure:
+    """A share for each subdomain as colour and number, laid out as the grid.
+
+    Args:
+        domain: whose grid it is.
+        shares: [N], NaN where a subdomain is absent.
+        label: of the colours.
+    """
+    columns = min(domain.layers, 2)
+    rows = -(-domain.layers // columns)
+    aspect = domain.grid[0] / domain.grid[1]
+    figure = new_figure(min(0.4 + rows * (0.3 + 4.6 / columns * min(max(aspect, 0.3), 1.2)), 16))
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels[domain.layers :]:
+        axes.axis("off")
+    norm = Normalize(float(np.nanmin(100 * shares)), float(np.nanmax(100 * shares)))
+    colours = matplotlib.colormaps[SHARES]
+    for layer in range(domain.layers):
+        axes, members = panels[layer], domain.members(layer)
+        values = 100 * shares[list(members)].reshape(domain.grid[:2])
+        axes.imshow(values, cmap=colours, norm=norm)
+        axes.set(xticks=[], yticks=[], title=f"layer {layer}" if len(domain.grid) == 3 else "")
+        axes.spines[:].set_visible(False)
+        for n, (row, column) in zip(members, np.ndindex(*domain.grid[:2]), strict=True):
+            value = values[row, column]
+            if np.isnan(value):
+                axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=PALE, edgecolor=GREY, hatch="//"))
+            if len(members) > WRITTEN_CELLS:
+                continue
+            colour = "black" if np.isnan(value) else ink(colours, float(norm(value)))
+            shown = "absent" if np.isnan(value) else f"{value:.1f}"
+            size = min(10.0, 70 / columns / max(domain.grid[:2]))
+            axes.text(column, row, shown, ha="center", va="center", color=colour, fontsize=size)
+            axes.text(column - 0.45, row - 0.42, str(n), ha="left", va="top", color=colour, fontsize=0.65 * size)
+    figure.colorbar(ScalarMappable(norm, colours), ax=panels.tolist(), label=label, fraction=0.046, pad=0.03)
+    return figure
+
+
+def dependence(domain: Domain, images: Sequence[np.ndarray | None], drops: np.ndarray, titles: Sequence[str]) -> Figure:
+    """How much each subdomain spoke for some final decisions, drawn over their images.
+
+    Args:
+        domain: of the images.
+        images: M, each [*shape] or [*shape, 3], or None for an empty canvas.
+        drops: [M, N] in percentage points of probability.
+        titles: M.
+    """
+    columns = 2 if domain.layers == 1 else min(domain.layers, PANELS)
+    each = -(-domain.layers // columns) * columns if domain.layers > 1 else 1
+    rows = -(-len(images) * each // columns)
+    aspect = min(domain.shape[0] / domain.shape[1], 1.5)
+    figure = new_figure(0.5 + rows * (0.4 + 5.2 / columns * aspect))
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels:
+        axes.axis("off")
+    largest = max(float(np.abs(drops).max()), 1e-6)
+    for sample, (image, title) in enumerate(zip(images, titles, strict=True)):
+        for layer in range(domain.layers):
+            axes = panels[sample * each + layer]
+            axes.axis("on")
+            _canvas(axes, None if image is None else domain.cut(image, layer), (domain.shape[0], domain.shape[1]))
+            heading = title if layer == 0 else ""
+            axes.set_title(heading, loc="left", fontsize=8)
+            if len(domain.grid) == 3:
+                axes.set_xlabel(domain.title(layer), fontsize=8)
+            for n in domain.members(layer):
+                _draw_drop(axes, domain.blocks[n], float(drops[sample, n]), largest, len(domain.members(layer)))
+    handles = [Patch(color=VERMILLION, label="spoke for the decision"), Patch(color=BLUE, label="against it")]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure
+
+
+def _draw_drop(axes: Axes, block: Window, drop: float, largest: float, cells: int) -> None:
+    look = {"facecolor": VERMILLION if drop > 0 else BLUE, "alpha": 0.7 * abs(drop) / largest}
+    axes.add_patch(_rectangle(block, (0, 1), linewidth=0, **look))
+    axes.add_patch(_rectangle(block, (0, 1), fill=False, edgecolor=GREY, linewidth=0.5))
+    if cells <= WRITTEN_CELLS / 2 and abs(drop) >= 0.5:
+        axes.text(
+            (block[1].start + block[1].stop) / 2,
+            (block[0].start + block[0].stop) / 2,
+            f"{drop:+.0f}",
+            ha="center",
+            va="center",
+            fontsize=7,
+            path_effects=[withStroke(linewidth=2, foreground="white")],
+        )

@@ -1,0 +1,58 @@
+"""How the figures look: one width for desk and phone, colours that colour-blind readers tell apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
+
+WIDTH = 5.4
+"""Inches; a phone shows it at about its own width, so that 9 points stay readable there."""
+LABEL_LENGTH = 20
+
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#F0E442",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+)
+"""Okabe and Ito, Color Universal Design (2008), https://jfly.uni-koeln.de/color/."""
+GREY, PALE = "#767676", "#E8E8E8"
+SHARES = "cividis"
+"""Colour map for shares, in order of lightness: Nunez, Anderton, Renslow, doi:10.1371/journal.pone.0199239."""
+
+STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "hatch.linewidth": 0.6,
+    "savefig.dpi": 200,
+    "svg.hashsalt": "ddhpc",
+    # Names of classes are no formulas.
+    "text.parse_math": False,
+}
+
+
+def new_figure(height: float) -> Figure:
+    """An empty figure of the report's width, `height` in inches."""
+    return Figure(figsize=(WIDTH, height), layout="constrained")
+
+
+def shortened(name: str) -> str:
+    """A name that fits beside a figure."""
+    return name if len(name) <= LABEL_LENGTH else f"{name[: LABEL_LENGTH - 1]}…"
+
+
+def ink(colours: Colormap, share: float) -> str:
+    """Black or white, whichever reads better on the colour of a share from 0 to 1."""
+    red, green, blue, _ = colours(share)
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"

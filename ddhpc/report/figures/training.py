@@ -1,0 +1,107 @@
+"""Figures of training: learning curves, what the ranks did, and how much faster it was than the global CNN."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
+
+from ddhpc.report.figures.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    YELLOW,
+    new_figure,
+)
+
+LOOKS: Mapping[str, Mapping[str, Any]] = {
+    "startup": {"color": "#BBBBBB", "label": "start-up"},
+    "read": {"color": BLUE, "label": "reading windows", "hatch": "..."},
+    "train": {"color": GREEN, "label": "local CNNs"},
+    "wait": {"color": "white", "label": "waiting for the slowest", "hatch": "///"},
+    "write": {"color": VERMILLION, "label": "writing", "hatch": "\\\\\\"},
+    "gather": {"color": YELLOW, "label": "gathering"},
+    "coarse": {"color": PURPLE, "label": "coarse DNN", "hatch": "xxx"},
+}
+"""Colour and hatch of each of the phases of a results file."""
+
+
+def curves(loss: np.ndarray, accuracy: np.ndarray, slowest: int) -> Figure:
+    """Loss and training accuracy [N, E] of all local CNNs by epoch, those of the slowest one marked."""
+    figure = new_figure(5.2)
+    epochs = np.arange(1, loss.shape[1] + 1)
+    for axes, values, name in zip(
+        figure.subplots(2, sharex=True),
+        (loss, 100 * accuracy),
+        ("loss (mean cross entropy)", "accuracy on train in %"),
+        strict=True,
+    ):
+        for n, row in enumerate(values):
+            if n != slowest:
+                axes.plot(epochs, row, color=SKY, linewidth=1, alpha=0.8, marker="." if len(epochs) == 1 else None)
+        axes.plot([], [], color=SKY, label="each of the others")
+        axes.plot(
+            epochs,
+            values[slowest],
+            color=VERMILLION,
+            linewidth=2,
+            marker="o",
+            markersize=4,
+            markevery=max(1, len(epochs) // 12),
+            label=f"slowest (subdomain {slowest})",
+        )
+        axes.set_ylabel(name)
+        axes.grid(color="#E5E5E5")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.axes[0].legend(loc="upper right")
+    figure.axes[1].set_xlabel("epoch")
+    return figure
+
+
+def time_bars(seconds: np.ndarray, phases: Sequence[str]) -> Figure:
+    """What each rank did, one bar a rank, from seconds [R, P] in the phases in their order."""
+    ranks = len(seconds)
+    figure = new_figure(min(1.2 + 0.22 * ranks, 9))
+    axes = figure.subplots()
+    start = np.zeros(ranks)
+    for phase, spent in zip(phases, seconds.T, strict=True):
+        look = {"edgecolor": GREY, "linewidth": 0.4, **LOOKS[phase]}
+        axes.barh(np.arange(ranks), spent, left=start, height=0.8, **look)
+        start += spent
+    axes.set(ylim=(ranks - 0.4, -0.6), xlabel="seconds since the job started", ylabel="rank")
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=20, integer=True, steps=[1, 2, 4, 5, 8, 10]))
+    figure.legend(loc="outside upper center", ncols=3, handlelength=1.6)
+    return figure
+
+
+def speedup(subdomains: int, measured: Sequence[tuple[str, float]]) -> Figure:
+    """Speed-up against the global CNN over the number of subdomains, with the ideal line.
+
+    Args:
+        subdomains: N.
+        measured: name and speed-up of each way to count.
+    """
+    figure = new_figure(4.4)
+    axes = figure.subplots()
+    values = [value for _, value in measured]
+    top, bottom = max(subdomains, *values), min(1.0, *values)
+    axes.plot([1, subdomains], [1, subdomains], color=GREY, linestyle="--", label="ideal: as many times as subdomains")
+    axes.plot(1, 1, "*", color=BLACK, markersize=11, label="global CNN", linestyle="none")
+    for (name, value), colour, marker in zip(measured, (VERMILLION, BLUE, ORANGE), ("D", "s", "o"), strict=False):
+        axes.plot(subdomains, value, marker, color=colour, markersize=9, label=f"{name}: {value:.1f} times")
+    axes.set(xscale="log", yscale="log", xlabel="subdomains", ylabel="times faster than the global CNN")
+    for axis, low, high in ((axes.xaxis, 1.0, subdomains), (axes.yaxis, bottom / 2, top)):
+        axis.set_ticks([2.0**power for power in range(-10, 20) if low <= 2.0**power <= high])
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_locator(NullLocator())
+    axes.grid(color="#E5E5E5")
+    figure.legend(loc="outside upper left")
+    return figure

@@ -1,0 +1,45 @@
+"""Test images as pictures, where the packed file of a run is still there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+
+from ddhpc.config import Config
+from ddhpc.data.packed import Packed, find, open_packed
+from ddhpc.errors import InputError
+
+CUT_OFF = 1
+"""Percent of the darkest and of the brightest pixels that may be saturated."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pictures:
+    """The test images of a run, or why there are none."""
+
+    packed: Packed | None
+    lacking: str
+    """A sentence where there are none, else empty."""
+
+    def of(self, sample: int) -> np.ndarray | None:
+        """A test image ready to be shown: [*spatial] float, or [*spatial, 3] for three channels, from 0 to 1."""
+        if self.packed is None:
+            return None
+        image = self.packed.sample("test", sample).astype(np.float64)
+        low, high = np.percentile(image, (CUT_OFF, 100 - CUT_OFF))
+        shown = ((image - low) / max(high - low, 1e-12)).clip(0, 1)
+        return np.moveaxis(shown, 0, -1) if len(image) == 3 else np.asarray(shown[0])
+
+
+def pictures(file: h5py.File) -> Pictures:
+    """The test images of the run that a results file tells of."""
+    named = Config.from_yaml(file.attrs["config"]).data.file
+    try:
+        packed = open_packed(find(named))
+    except InputError:
+        return Pictures(packed=None, lacking=f"The packed file {named} was not found, so the canvas is empty.")
+    if packed.digest != file.attrs["data_digest"]:
+        return Pictures(packed=None, lacking=f"{named} holds other data by now, so the canvas is empty.")
+    return Pictures(packed=packed, lacking="")

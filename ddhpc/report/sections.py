@@ -1,0 +1,297 @@
+"""The sections of a report: from a results file to figures, each with a caption, words for it and its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import h5py
+import numpy as np
+from matplotlib.figure import Figure
+
+from ddhpc import coarse
+from ddhpc.config import Config
+from ddhpc.metrics import scores
+from ddhpc.report.cost import critical_path, machine
+from ddhpc.report.dependence import MOVED, drops, examples
+from ddhpc.report.figures import accuracy, domain, training
+from ddhpc.report.numbers import by, duration, percent
+from ddhpc.report.picture import Pictures
+
+EXAMPLES = 4
+OLD = "is not in this results file, which an older version wrote; it is left out."
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Section:
+    """One figure of the report, or why there is none."""
+
+    name: str
+    """Of its files."""
+    title: str
+    caption: str
+    """What it shows and how to read it, or why it is left out."""
+    figure: Figure | None = None
+    alt: str = ""
+    """What it shows, for those who cannot see it."""
+    head: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    """The numbers behind the figure, a table as text."""
+
+
+def sections(file: h5py.File, baseline: h5py.File | None, pictures: Pictures) -> list[Section]:
+    """All sections of the report on a run, in their order.
+
+    Args:
+        file: results of the run.
+        baseline: results of the global CNN on the same data, if there are any.
+        pictures: the test images of the run.
+    """
+    area = _domain(file)
+    return [
+        _decomposition(file, area, pictures),
+        _fusions(file, baseline),
+        _local(file, area),
+        _confusion(file),
+        _dependence(file, area, pictures),
+        _curves(file),
+        _time(file),
+        _speedup(file, baseline),
+    ]
+
+
+def _domain(file: h5py.File) -> domain.Domain:
+    attributes = file["decomposition"].attrs
+    shape, grid = (tuple(attributes[name].tolist()) for name in ("image_shape", "grid"))
+    return domain.Domain(shape=shape, grid=grid, overlap=int(attributes["overlap"]))
+
+
+def _decomposition(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Section:
+    chosen = critical_path(file).slowest
+    name = file["samples/test/id"].asstr()[0]
+    caption = (
+        f"{len(area.blocks)} subdomains, {by(area.grid)}, numbered row by row, on "
+        f"{'volumes' if len(area.shape) == 3 else 'images'} of {by(area.shape)}. A local CNN sees its block and the "
+        f"overlap around it; the dashed window is that of the local CNN that took longest."
+    )
+    lower, upper = file["decomposition/lower"][...], file["decomposition/upper"][...]
+    sides = ("rows", "columns", "slices")[: len(area.shape)]
+    return Section(
+        name="decomposition",
+        title="The image and its subdomains",
+        caption=f"{caption} {pictures.lacking or f'The picture is {name}, the first of test.'}",
+        figure=domain.decomposition(area, pictures.of(0), chosen),
+        alt=f"A test image cut into {by(area.grid)} subdomains, with their overlaps",
+        head=("subdomain", *(f"{side} of the window" for side in sides)),
+        rows=[
+            (str(n), *(f"{low} to {high - 1}" for low, high in zip(lower[n], upper[n], strict=True)))
+            for n in range(len(lower))
+        ],
+    )
+
+
+def _fusions(file: h5py.File, baseline: h5py.File | None) -> Section:
+    title, labels = "Final decisions against single networks", file["samples/test/label"][...]
+    if "test" not in file["fusion/dnn"]:
+        return Section(name="fusions", title=title, caption=f"The interval of the accuracy {OLD}")
+    scored = []
+    if len(file["subdomain"]) > 1:
+        best = int(np.nanargmax(file["local/val/accuracy"][...]))
+        scored.append(_scored(f"local CNN {best}", scores(file["local/test/decision"][best], labels), file, best))
+        for fusion in ("vote", "mean", "dnn"):
+            found = file[f"fusion/{fusion}/test"].attrs
+            low, high = found["accuracy_low"], found["accuracy_high"]
+            share = file[f"fusion/{fusion}"].attrs["test"]
+            scored.append(accuracy.Scored(name=fusion, accuracy=share, low=low, high=high))
+    for alone in (file if len(file["subdomain"]) == 1 else None, baseline):
+        if alone is not None:
+            found = scores(alone["local/test/decision"][0], alone["samples/test/label"][...])
+            scored.append(_scored("global CNN", found, alone, 0))
+    caption = (
+        f"Accuracy on the {len(labels):,} test samples, with 95 % bootstrap intervals over them. "
+        "dnn is the coarse DNN, mean the average probability, vote the majority of the local CNNs; the single local "
+        "CNN is the one that was best on val. The intervals do not tell how much another seed would change."
+    )
+    return Section(
+        name="fusions",
+        title=title,
+        caption=caption if baseline else f"{caption} --baseline RUN adds the global CNN.",
+        figure=accuracy.fusions(scored),
+        alt="Accuracy on test: " + ", ".join(f"{each.name} {percent(each.accuracy)}" for each in scored),
+        head=("decision", "accuracy on test", "95 % interval"),
+        rows=[(each.name, percent(each.accuracy), f"{percent(each.low)} to {percent(each.high)}") for each in scored],
+    )
+
+
+def _scored(name: str, found: dict[str, float], file: h5py.File, subdomain: int) -> accuracy.Scored:
+    share = float(file["local/test/accuracy"][subdomain])
+    return accuracy.Scored(name=name, accuracy=share, low=found["accuracy_low"], high=found["accuracy_high"])
+
+
+def _local(file: h5py.File, area: domain.Domain) -> Section:
+    title = "Accuracy of the local CNNs"
+    if len(area.blocks) == 1:
+        return Section(name="local", title=title, caption="This is the global CNN: there is no grid to show.")
+    shares = {split: file[f"local/{split}/accuracy"][...] for split in ("train", "val", "test")}
+    return Section(
+        name="local",
+        title=title,
+        caption="Each local CNN alone on test, in %, laid out as the grid; small numbers are those of the subdomains.",
+        figure=domain.heat_map(area, shares["test"], "accuracy on test in %"),
+        alt=f"Heat map of the accuracy of {len(area.blocks)} local CNNs on test",
+        head=("subdomain", *shares),
+        rows=[
+            (str(n), *("absent" if np.isnan(share) else percent(share) for share in line))
+            for n, line in enumerate(np.transpose(list(shares.values())))
+        ],
+    )
+
+
+def _confusion(file: h5py.File) -> Section:
+    title = "Which classes are taken for which"
+    if "test" not in file["fusion/dnn"]:
+        return Section(name="confusion", title=title, caption=f"The confusion matrix {OLD}")
+    counts, classes = file["fusion/dnn/test/confusion"][...], file["classes"].asstr()[...].tolist()
+    wrong = counts * (1 - np.eye(len(classes), dtype=counts.dtype))
+    row, column = np.unravel_index(int(wrong.argmax()), wrong.shape)
+    most = f"Most often, {wrong.max()} times, {classes[row]} is taken for {classes[column]}." if wrong.any() else ""
+    return Section(
+        name="confusion",
+        title=title,
+        caption=f"Final decisions on test: a row for each true class, a column for each decided one. {most}",
+        figure=accuracy.confusion(counts, classes),
+        alt=f"Confusion matrix of {len(classes)} classes on test. {most}",
+        head=("true class", *classes),
+        rows=[(name, *map(str, line)) for name, line in zip(classes, counts.tolist(), strict=True)],
+    )
+
+
+def _dependence(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Section:
+    title, subdomains = "What drove single decisions", len(area.blocks)
+    leave = partial(Section, name="dependence", title=title)
+    if subdomains == 1:
+        return leave(caption="This is the global CNN: there is no coarse DNN that could depend on subdomains.")
+    if "coarse/weights" not in file:
+        return leave(caption=f"The coarse DNN itself {OLD}")
+    weights = {name: dataset[...] for name, dataset in file["coarse/weights"].items()}
+    classes, labels = file["classes"].asstr()[...].tolist(), file["samples/test/label"][...]
+    network = coarse.restored(weights, subdomains, len(classes), Config.from_yaml(file.attrs["config"]).coarse)
+    local, final = file["local/test/decision"][...], file["coarse/test/decision"][...]
+    usual = file["local/train/decision"][...].mean(axis=1)
+    shares = drops(partial(coarse.decide, network), local, usual)
+    chosen = examples(labels, final, coarse.vote(local), shares, EXAMPLES)
+    found = 100 * shares
+    names = file["samples/test/id"].asstr()[...]
+    decided = [
+        f"{classes[final[n].argmax()]}, {percent(final[n].max())}"
+        + (" (right)" if final[n].argmax() == labels[n] else f" (is {classes[labels[n]]})")
+        for n in chosen
+    ]
+    overall = found.mean(axis=0)
+    most = int(overall.argmax())
+    return Section(
+        name="dependence",
+        title=title,
+        caption="How many percentage points the probability of the decided class loses when the local decision of one "
+        "subdomain is replaced by its mean over the training images: occlusion (Zeiler and Fergus, arXiv:1311.2901) at "
+        "the coarse level. Orange spoke for the decision, blue against it. The samples are the first in test of those "
+        "decided rightly, decided rightly against the majority of the local CNNs, and decided wrongly, where one "
+        f"subdomain moves the probability by {100 * MOVED:.0f} points or more if there are such. Over all of "
+        f"test, subdomain {most} matters most, with {overall[most]:.1f} points on average. {pictures.lacking}",
+        figure=domain.dependence(
+            area,
+            [pictures.of(n) for n in chosen],
+            found[chosen],
+            [f"{n}: {words}" for n, words in zip(chosen, decided, strict=True)],
+        ),
+        alt="Test images with the influence of each subdomain drawn over them: " + "; ".join(decided),
+        head=(
+            "subdomain",
+            "mean over test",
+            *(f"{n} ({names[n]}): {words}" for n, words in zip(chosen, decided, strict=True)),
+        ),
+        rows=[(str(n), f"{overall[n]:+.2f}", *(f"{found[m, n]:+.2f}" for m in chosen)) for n in range(subdomains)],
+    )
+
+
+def _curves(file: h5py.File) -> Section:
+    history, slowest = file["local/history"], critical_path(file).slowest
+    loss, share = history["loss"][...], history["accuracy"][...]
+    seconds = history["seconds"][...].sum(axis=1)
+    return Section(
+        name="curves",
+        title="How the local CNNs learned",
+        caption="On the training images, in the steps as they were made. Marked is the local CNN that took longest, "
+        "which the coarse problem waits for.",
+        figure=training.curves(loss, share, slowest),
+        alt=f"Loss and training accuracy of {len(loss)} local CNNs over {loss.shape[1]} epochs",
+        head=(
+            "subdomain",
+            "loss, first epoch",
+            "last epoch",
+            "accuracy on train, first epoch",
+            "last epoch",
+            "epochs took",
+        ),
+        rows=[
+            (
+                str(n),
+                *(f"{loss[n, epoch]:.4f}" for epoch in (0, -1)),
+                *(percent(share[n, epoch]) for epoch in (0, -1)),
+                duration(seconds[n]),
+            )
+            for n in np.flatnonzero(np.isfinite(seconds))
+        ],
+    )
+
+
+def _time(file: h5py.File) -> Section:
+    title = "What each rank did"
+    if "timing/seconds" not in file:
+        return Section(name="time", title=title, caption=f"The time of each rank {OLD}")
+    seconds, phases = file["timing/seconds"][...], file["timing/phase"].asstr()[...].tolist()
+    return Section(
+        name="time",
+        title=title,
+        caption=f"Real time of {machine(file)}, in the job that finished the run. Ranks "
+        "that share cores take turns, so each seems to need longer than it would alone.",
+        figure=training.time_bars(seconds, phases),
+        alt="Bars of the seconds that each rank spent in each phase",
+        head=("rank", *(str(training.LOOKS[phase]["label"]) for phase in phases)),
+        rows=[(str(rank), *map(duration, line)) for rank, line in enumerate(seconds)],
+    )
+
+
+def _speedup(file: h5py.File, baseline: h5py.File | None) -> Section:
+    title, subdomains = "How much faster than the global CNN", len(file["subdomain"])
+    leave = partial(Section, name="speedup", title=title)
+    if subdomains == 1:
+        return leave(caption="This is the global CNN itself.")
+    if baseline is None:
+        return leave(caption="--baseline RUN, a run of the global CNN (--decomposition.grid of ones), shows it.")
+    path, other = critical_path(file), critical_path(baseline)
+    totals = [float(each["timing"].attrs["total"]) for each in (file, baseline)]
+    counted: list[tuple[str, float, float]] = [
+        (f"critical path, {path.clock} time, {path.kind}", path.seconds, other.seconds),
+        ("whole run, wall time, measured", totals[0], totals[1]),
+    ]
+    projected = (
+        "It is projected: as each subdomain would have it with a rank and a core of its own, since here they shared. "
+        if path.shared
+        else ""
+    )
+    return leave(
+        caption=f"The critical path is the slowest local CNN ({path.clock} time) and the coarse DNN after it, against "
+        f"the global CNN's training ({other.clock} time). {projected}More times than there are "
+        "subdomains are possible, since a local CNN sees a part of the image and is narrower as well. The whole run is "
+        f"what a clock on the wall showed, from start-up to the results, of {machine(file)}, "
+        f"against {machine(baseline)}.",
+        figure=training.speedup(subdomains, [(name, other / mine) for name, mine, other in counted]),
+        alt="; ".join(f"{name}: {other / mine:.1f} times faster" for name, mine, other in counted),
+        head=("what is counted", "this run", "global CNN", "times faster", "of the ideal"),
+        rows=[
+            (name, duration(mine), duration(other), f"{other / mine:.1f}", percent(other / mine / subdomains))
+            for name, mine, other in counted
+        ],
+    )

@@ -1,0 +1,118 @@
+"""A run in words and in a few main figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from ddhpc.config import Config
+from ddhpc.decomposition import extent
+from ddhpc.metrics import scores
+from ddhpc.report.cost import critical_path, machine
+from ddhpc.report.numbers import by, duration, percent, plural
+
+
+def _interval(file: h5py.File) -> str:
+    found = scores(file["coarse/test/decision"][...], file["samples/test/label"][...])
+    return f"{percent(found['accuracy_low'])} to {percent(found['accuracy_high'])}"
+
+
+def main_figures(file: h5py.File, baseline: h5py.File | None) -> list[tuple[str, str, str]]:
+    """What one looks for first: name, value, and what to know of it."""
+    path, timing = critical_path(file), file["timing"].attrs
+    shown = [
+        ("accuracy on test", percent(file["fusion/dnn"].attrs["test"]), f"95 % interval {_interval(file)}"),
+        ("critical path", duration(path.seconds), f"{path.clock} time, {path.kind}"),
+        ("whole run", duration(timing["total"]), machine(file)),
+    ]
+    if baseline is None:
+        return shown
+    other = critical_path(baseline)
+    return [
+        *shown,
+        ("global CNN on test", percent(baseline["fusion/dnn"].attrs["test"]), f"95 % interval {_interval(baseline)}"),
+        ("critical path", f"{other.seconds / path.seconds:.1f} times faster", f"than the global CNN, {path.kind}"),
+    ]
+
+
+def summary(file: h5py.File, baseline: h5py.File | None) -> list[str]:
+    """The run in words, sentence by sentence."""
+    config, path, attributes = Config.from_yaml(file.attrs["config"]), critical_path(file), file.attrs
+    shares = {fusion: percent(file[f"fusion/{fusion}"].attrs["test"]) for fusion in ("dnn", "mean", "vote")}
+    counts = {split: len(file[f"samples/{split}/label"]) for split in ("train", "val", "test")}
+    classes, subdomains = file["classes"].asstr()[...].tolist(), len(file["subdomain"])
+    shape = file["decomposition"].attrs["image_shape"]
+    lower, upper = file["decomposition/lower"][...], file["decomposition/upper"][...]
+    sizes = sorted(
+        {extent(tuple(map(slice, low, high))) for low, high in zip(lower.tolist(), upper.tolist(), strict=True)}
+    )
+    windows = by(sizes[0]) if len(sizes) == 1 else f"{by(sizes[0])} to {by(sizes[-1])}"
+    parameters, epochs, seed = file["local/parameters"][...], config.local.epochs, attributes["seed"]
+    noun = "volumes" if len(shape) == 3 else "images"
+    data = (
+        f"{Path(config.data.file).name} holds {counts['train']:,} train, {counts['val']:,} val and "
+        f"{counts['test']:,} test {noun} of {by(shape)} in {len(classes)} classes."
+    )
+    said = []
+    if subdomains > 1:
+        best = int(np.nanargmax(file["local/val/accuracy"][...]))
+        said += [
+            f"The coarse DNN decides {shares['dnn']} of the test {noun} rightly (95 % interval {_interval(file)}); the "
+            f"average probability of the local CNNs {shares['mean']}, their majority vote {shares['vote']}, and the "
+            f"best of them alone (subdomain {best}, best on val) {percent(file['local/test/accuracy'][best])}.",
+            data,
+            f"A grid of {by(config.decomposition.grid)} with overlap {config.decomposition.overlap} makes {subdomains} "
+            f"subdomains with windows of {windows}. On each a {config.model.name} of {parameters.max():,} parameters "
+            f"({parameters.sum():,} on all) was trained for {epochs} epochs, with seed {seed}.",
+            f"The slowest local CNN (subdomain {path.slowest}) took {duration(path.local)} of {path.clock} time and "
+            f"the coarse DNN {duration(path.coarse)}: a critical path of {duration(path.seconds)}"
+            + (
+                ", projected, since subdomains shared ranks or cores."
+                if path.shared
+                else ", with a rank and a core or GPU for each subdomain."
+            ),
+        ]
+    else:
+        said += [
+            f"The global CNN decides {shares['dnn']} of the test {noun} rightly (95 % interval {_interval(file)}).",
+            data,
+            f"A {config.model.name} of {parameters.max():,} parameters was trained on whole {noun} for "
+            f"{epochs} epochs, with seed {seed}, in {duration(path.local)} of {path.clock} time.",
+        ]
+    absent = int(np.isnan(file["local/val/accuracy"][...]).sum())
+    if absent:
+        said.append(f"{plural(absent, 'subdomain')} could not be trained and {'are' if absent > 1 else 'is'} absent.")
+    said.append(
+        f"The whole run took {duration(file['timing'].attrs['total'])} of real time on {machine(file)} "
+        f"({attributes['processor']}), device {file['local/device'][0].decode()}."
+    )
+    if baseline is not None:
+        other = critical_path(baseline)
+        said.append(
+            f"The global CNN decides {percent(baseline['fusion/dnn'].attrs['test'])} rightly (95 % interval "
+            f"{_interval(baseline)}) and took {duration(other.seconds)} of {other.clock} time, so that the "
+            f"{path.kind} critical path is {other.seconds / path.seconds:.1f} times faster."
+        )
+    return said
+
+
+def facts(file: h5py.File) -> list[tuple[str, str]]:
+    """Where the run comes from: what one needs to repeat it."""
+    names = (
+        "created",
+        "ddhpc_version",
+        "git_commit",
+        "seed",
+        "python",
+        "torch",
+        "h5py",
+        "hdf5",
+        "mpi",
+        "ranks",
+        "cores",
+    )
+    found = [(name.replace("_", " "), str(file.attrs[name])) for name in names if str(file.attrs.get(name, ""))]
+    hosts = ", ".join(sorted({host.decode() for host in file.attrs["hosts"].tolist()}))
+    return [*found, ("processor", str(file.attrs["processor"])), ("hosts", hosts)]
