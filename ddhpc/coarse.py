@@ -31,7 +31,7 @@ class Solution:
     fusions: dict[str, dict[str, np.ndarray]]
     """By fusion and split, [S, K] float32 probabilities."""
     history: dict[str, list[float]]
-    """`loss` and `accuracy` of the coarse DNN in each epoch, on the training split, in the steps as they were made."""
+    """`loss` and `accuracy` of the coarse DNN in each epoch, on what it learns from, in the steps as they were made."""
     weights: dict[str, np.ndarray]
     """Of the coarse DNN, by name in its state dictionary; none where a single subdomain decides alone."""
     absent: dict[str, np.ndarray]
@@ -39,7 +39,13 @@ class Solution:
     ABSENT_DRAWS random choices of them: [allow_missing + 1], NaN where too few subdomains are left."""
 
 
-def solve(local: Decisions, labels: Mapping[str, np.ndarray], config: Coarse, device: str) -> Solution:
+def solve(
+    local: Decisions,
+    labels: Mapping[str, np.ndarray],
+    config: Coarse,
+    device: str,
+    learned: np.ndarray | None = None,
+) -> Solution:
     """Solve the coarse problem and the other fusions.
 
     The decision of a single subdomain, the global CNN, is the final one; there is no coarse problem and no history.
@@ -49,6 +55,7 @@ def solve(local: Decisions, labels: Mapping[str, np.ndarray], config: Coarse, de
         labels: by split, [S] int64.
         config: section `coarse`.
         device: torch device.
+        learned: [n] int64, the training images that the coarse DNN is trained on; all without it.
     """
     if len(local["train"]) == 1:
         only = {split: decisions[0] for split, decisions in local.items()}
@@ -60,7 +67,8 @@ def solve(local: Decisions, labels: Mapping[str, np.ndarray], config: Coarse, de
             weights={},
             absent=dict.fromkeys(("mean", "vote", "dnn"), absent),
         )
-    network, history = train_dnn(local["train"], labels["train"], config, device)
+    every = slice(None) if learned is None else learned
+    network, history = train_dnn(local["train"][:, every], labels["train"][every], config, device)
     fuse: dict[str, Fusion] = {"mean": mean, "vote": vote, "dnn": partial(decide, network)}
     fusions = {name: {split: fusion(decisions) for split, decisions in local.items()} for name, fusion in fuse.items()}
     return Solution(

@@ -152,6 +152,11 @@ class Coarse:
     dropout: float = 0.2
     """Share of the inputs and of each hidden layer that is dropped in training."""
 
+    decisions: Literal["in_sample", "held_out", "cross_fitted"] = "in_sample"
+    """Training images whose local decisions are learned from: in_sample, those that the local CNNs are fitted to;
+    held_out, a fifth that is kept from them; cross_fitted, all, each decided by a further CNN that a third is kept
+    from (three times the work)."""
+
     allow_missing: int = 0
     """Subdomains that may be absent since they cannot be trained; the coarse DNN is trained with so many left out."""
 

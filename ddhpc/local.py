@@ -110,7 +110,13 @@ class Training:
 
 
 def train_local(
-    cnn: nn.Module, images: Images, labels: np.ndarray, config: Local, on_step: Step, saved: State | None = None
+    cnn: nn.Module,
+    images: Images,
+    labels: np.ndarray,
+    config: Local,
+    on_step: Step,
+    saved: State | None = None,
+    fitted: np.ndarray | None = None,
 ) -> History:
     """Train a local CNN in place.
 
@@ -121,14 +127,16 @@ def train_local(
         on_step: called after each step; what it raises ends the training.
         saved: a state that `on_step` got, to go on from; the remaining steps have the same bits as if nothing
             had happened.
+        fitted: [n] int64, the images that it is fitted to; all without it.
 
     Raises:
         InputError: the loss is no longer finite.
     """
     device = images.mean.device
     target = torch.from_numpy(labels).to(device)
-    batch_size = min(config.batch_size, len(target))
-    batches = len(target) // batch_size
+    members = torch.from_numpy(np.arange(len(labels)) if fitted is None else fitted)
+    batch_size = min(config.batch_size, len(members))
+    batches = len(members) // batch_size
     optimizer = torch.optim.SGD(
         cnn.parameters(),
         config.learning_rate,
@@ -150,7 +158,7 @@ def train_local(
     for epoch in range(len(history.loss), config.epochs):
         started = time.perf_counter() - training.seconds
         if training.step == 0:
-            training.order = torch.randperm(len(target)).to(device)
+            training.order = members[torch.randperm(len(members))].to(device)
             training.loss, training.right = torch.zeros((), device=device), torch.zeros_like(nothing)
         left = training.order[: batches * batch_size].split(batch_size)[training.step :]
         for batch, padded in zip(left, images.batches(left), strict=True):

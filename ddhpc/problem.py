@@ -10,6 +10,7 @@ import numpy as np
 from ddhpc.config import Config
 from ddhpc.data.packed import SPLITS, Packed, find, open_packed
 from ddhpc.decomposition import Window, extent, grow, pixels, rotation_margins, windows
+from ddhpc.folds import Fit, fits, folds
 from ddhpc.models import build, local_width
 
 if TYPE_CHECKING:
@@ -25,11 +26,20 @@ class Problem:
     decomposition: list[Window]
     width: int
     """Channels of the first stage of a local CNN."""
+    decisions: str
+    """Option `coarse.decisions`; in_sample for the global CNN, which has no coarse problem."""
+    fold: np.ndarray
+    """[S] int64, the fold of each training image; see `folds.folds`."""
 
     @property
     def subdomains(self) -> int:
         """N."""
         return len(self.decomposition)
+
+    @property
+    def fits(self) -> list[Fit]:
+        """The trainings of each local CNN."""
+        return fits(self.fold, self.decisions)
 
     def padded(self, split: str, window: Window) -> tuple[Window, Window]:
         """What is read for a window: in the training split as much more as augmentation may look at and the image has.
@@ -53,13 +63,13 @@ class Problem:
         limit = self.config.data.memory_limit
         return limit is not None and sum(self.window_bytes(window).values()) > limit * 2**30
 
-    def local_cnn(self, subdomain: int) -> nn.Module:
-        """The local CNN of a subdomain before training, on the CPU, its weights drawn from (seed, subdomain).
+    def local_cnn(self, subdomain: int, *key: int) -> nn.Module:
+        """The local CNN of a subdomain before training, on the CPU, its weights drawn as `seed` says.
 
         All random numbers that follow in this process are drawn from there as well. InputError if the network cannot
         work on the window.
         """
-        self.seed(subdomain)
+        self.seed(subdomain, *key)
         return build(
             self.config.model.name,
             channels=self.packed.channels,
@@ -69,11 +79,14 @@ class Problem:
             depth=self.config.model.depth,
         )
 
-    def seed(self, subdomain: int) -> None:
-        """Seed this process's random numbers for a subdomain; the coarse problem has number N."""
+    def seed(self, subdomain: int, *key: int) -> None:
+        """Seed this process's random numbers for a subdomain, or for a part `key` of its work.
+
+        The coarse problem has number N.
+        """
         import torch
 
-        entropy = np.random.SeedSequence((self.config.run.seed, subdomain))
+        entropy = np.random.SeedSequence((self.config.run.seed, subdomain), spawn_key=key)
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
 
 
@@ -87,7 +100,11 @@ def open_problem(config: Config) -> Problem:
     width = config.model.width
     if width == "auto":
         width = local_width(config.model.global_width, len(decomposition))
-    problem = Problem(config=config, packed=packed, decomposition=decomposition, width=width)
+    decisions = config.coarse.decisions if len(decomposition) > 1 else "in_sample"
+    fold = folds(packed.labels("train"), decisions, config.run.seed, packed.classes)
+    problem = Problem(
+        config=config, packed=packed, decomposition=decomposition, width=width, decisions=decisions, fold=fold
+    )
     for subdomain in {extent(window): n for n, window in enumerate(decomposition)}.values():
         problem.local_cnn(subdomain)
     return problem

@@ -51,7 +51,7 @@ class Progress:
     Args:
         comm: all ranks; only messages of this class may travel on it.
         shares: the subdomains that each rank owns, by rank.
-        epochs: passes over the images that each local CNN makes.
+        epochs: passes over the images in all trainings of a local CNN.
     """
 
     def __init__(self, comm: MPI.Comm, shares: Sequence[range], epochs: int) -> None:

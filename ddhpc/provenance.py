@@ -59,6 +59,8 @@ def layout(problem: Problem, labels: Mapping[str, np.ndarray], comm: MPI.Comm, p
         overlap=config.decomposition.overlap,
         image_shape=packed.image_shape,
         labels=labels,
+        fold=problem.fold,
+        decisions=problem.decisions,
         ids={split: packed.ids(split) for split in SPLITS} if comm.rank == 0 else {},
         epochs=config.local.epochs,
         coarse_epochs=config.coarse.epochs if problem.subdomains > 1 else 0,

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from ddhpc import checkpoint, runtime
 from ddhpc.data.packed import SPLITS
 from ddhpc.decomposition import extent
 from ddhpc.errors import InputError, Stopped
-from ddhpc.images import channels_last, load
+from ddhpc.images import Images, channels_last, load
 from ddhpc.local import State, local_decisions, train_local
 from ddhpc.metrics import accuracy
 from ddhpc.models import parameters
@@ -63,10 +64,32 @@ def absent(problem: Problem, labels: dict[str, np.ndarray]) -> dict[str, np.ndar
     }
 
 
+def read_windows(job: Job, subdomain: int) -> dict[str, Images]:
+    """The windows of a subdomain of the images of each split, on the device."""
+    problem, window = job.problem, job.problem.decomposition[subdomain]
+    with job.clock("read"):
+        return {
+            split: load(
+                problem.packed,
+                split,
+                *problem.padded(split, window),
+                job.place.device,
+                streamed=problem.streamed(window),
+            )
+            for split in SPLITS
+        }
+
+
+def local_cnn(job: Job, subdomain: int, *key: int) -> nn.Module:
+    """The local CNN of a subdomain before training, see `Problem.local_cnn`, on the device."""
+    cnn = job.problem.local_cnn(subdomain, *key).to(job.place.device)
+    return cnn.to(memory_format=channels_last(2 + job.problem.packed.dimensions))
+
+
 def solve_local(job: Job, subdomain: int) -> dict[str, np.ndarray]:
     """Read the windows of a subdomain, train its CNN, and give what the results file keeps of it below /local."""
     problem, labels, progress, device = job.problem, job.labels, job.progress, job.place.device
-    config, packed, window = problem.config.local, problem.packed, problem.decomposition[subdomain]
+    config = problem.config.local
     file = checkpoint.path(job.directory, subdomain)
     saved, damaged = checkpoint.load(file)
     for line in damaged:
@@ -80,16 +103,13 @@ def solve_local(job: Job, subdomain: int) -> dict[str, np.ndarray]:
     on_gpu = device != "cpu"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
-    streamed = problem.streamed(window)
-    with job.clock("read"):
-        images = {
-            split: load(packed, split, *problem.padded(split, window), device, streamed=streamed) for split in SPLITS
-        }
+    images = read_windows(job, subdomain)
 
     started, cpu_started = time.perf_counter(), time.process_time()
-    cnn = problem.local_cnn(subdomain).to(device)
-    cnn = cnn.to(memory_format=channels_last(2 + len(window)))
     seconds = np.array(saved["spent"] if saved else (0.0, 0.0))
+    fits, first = problem.fits, saved["fit"] if saved else 0
+    nothing = np.zeros((len(labels["train"]), len(problem.packed.classes)), np.float32)
+    decided: np.ndarray = saved["decided"].numpy() if saved else nothing
 
     def spent() -> np.ndarray:
         return np.asarray(seconds + np.array([time.perf_counter() - started, time.process_time() - cpu_started]))
@@ -103,10 +123,10 @@ def solve_local(job: Job, subdomain: int) -> dict[str, np.ndarray]:
 
     def on_step(fraction: float, accuracy: float, state: Callable[[], State]) -> None:
         nonlocal due
-        progress.step(subdomain, fraction, accuracy)
+        progress.step(subdomain, (number + fraction) / len(fits), accuracy)
         stop = job.request.signal or progress.stopped()
         if stop or time.monotonic() >= due:
-            keep({**state(), "spent": spent().tolist()})
+            keep({**state(), "spent": spent().tolist(), "fit": number, "decided": torch.from_numpy(decided)})
             due = time.monotonic() + problem.config.run.checkpoint_seconds
         if stop:
             progress.stop()
@@ -115,15 +135,22 @@ def solve_local(job: Job, subdomain: int) -> dict[str, np.ndarray]:
     runtime.log.info(
         "subdomain %d: window %s %s %s, %s",
         subdomain,
-        extent(window),
-        "streamed to" if streamed else "held on",
+        extent(problem.decomposition[subdomain]),
+        "streamed to" if problem.streamed(problem.decomposition[subdomain]) else "held on",
         device,
         "continued" if saved else "from the start",
     )
-    history = train_local(cnn, images["train"], labels["train"], config, on_step, saved)
+    for number in range(first, len(fits)):
+        fit = fits[number]
+        cnn = local_cnn(job, subdomain, *fit.key)
+        history = train_local(cnn, images["train"], labels["train"], config, on_step, saved, fit.images)
+        saved = None
+        if len(fit.decides):
+            decided[fit.decides] = local_decisions(cnn, images["train"], config.precision)[fit.decides]
     # A checkpoint of the last step leaves no step that would report the end.
     progress.step(subdomain, 1, history.accuracy[-1])
-    decisions = {split: local_decisions(cnn, images[split], config.precision) for split in SPLITS}
+    decisions = {"train": decided}
+    decisions |= {split: local_decisions(cnn, images[split], config.precision) for split in ("val", "test")}
     wall, cpu = spent()
     runtime.log.info("subdomain %d: finished, loss %.4f, %.1f s", subdomain, history.loss[-1], wall)
 

@@ -57,7 +57,7 @@ def train(
     layout = provenance.layout(problem, labels, comm, place)
     runtime.together(comm, lambda: results.create(directory, layout) if comm.rank == 0 else None)
 
-    with Progress(comm.Dup(), shares, problem.config.local.epochs) as progress:
+    with Progress(comm.Dup(), shares, len(problem.fits) * problem.config.local.epochs) as progress:
         job = Job(
             problem=problem,
             labels=labels,
@@ -95,7 +95,8 @@ def train(
             return
         with clock("coarse"):
             problem.seed(problem.subdomains)
-            solution = coarse.solve(gathered, labels, problem.config.coarse, place.device)
+            learned = np.flatnonzero(problem.fold >= 0)
+            solution = coarse.solve(gathered, labels, problem.config.coarse, place.device, learned)
         timing = {
             "startup": startup,
             "read": spent[:, results.PHASES.index("read")].max(),
@@ -156,7 +157,8 @@ def train_subdomain(
     Raises:
         InputError, Stopped: see `train`.
     """
-    with Progress(comm.Dup(), [range(subdomain, subdomain + 1)], problem.config.local.epochs) as progress:
+    epochs = len(problem.fits) * problem.config.local.epochs
+    with Progress(comm.Dup(), [range(subdomain, subdomain + 1)], epochs) as progress:
         job = Job(
             problem=problem,
             labels={split: problem.packed.labels(split) for split in SPLITS},

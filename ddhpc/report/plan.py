@@ -103,7 +103,12 @@ def print_plan(problem: Problem, ranks: int | None) -> None:
     out = console()
     out.print(problem_line(problem))
     count = parameters(problem.local_cnn(0))
-    out.print(f"a local CNN has {count:,} parameters, all together {count * problem.subdomains:,}\n")
+    out.print(f"a local CNN has {count:,} parameters, all together {count * problem.subdomains:,}")
+    if problem.decisions != "in_sample":
+        work = sum(len(fit.images) for fit in problem.fits) / problem.packed.samples["train"]
+        times = f"{len(problem.fits)} times" if len(problem.fits) > 1 else "once"
+        out.print(f"{problem.decisions} decisions: each local CNN is trained {times}, {work:.1f} times the work")
+    out.print()
 
     windows = Table(title="Subdomains", title_justify="left")
     for column in ("subdomain", "window", "size", "rank"):

@@ -101,8 +101,11 @@ def _fusion_table(file: h5py.File) -> Table:
         shares = (percent(file[f"fusion/{fusion}"].attrs[split]) for split in SHOWN_SPLITS)
         table.add_row(fusion, *shares, *_scores(file[f"fusion/{fusion}/test"].attrs))
     missing = int(file["fusion/absent"].attrs["subdomains"])
-    if missing:
-        table.caption = f"{missing} of {len(file['subdomain'])} subdomains are absent"
+    notes = [f"{missing} of {len(file['subdomain'])} subdomains are absent"] if missing else []
+    fold = file.get("samples/train/fold")
+    if fold is not None and fold.attrs["decisions"] != "in_sample":
+        notes.append(f"dnn trained on {fold.attrs['decisions']} decisions")
+    table.caption = "; ".join(notes) or None
     return table
 
 

@@ -52,6 +52,10 @@ class Layout:
     image_shape: tuple[int, ...]
     labels: Mapping[str, np.ndarray]
     """By split, [S] int64."""
+    fold: np.ndarray
+    """[S] int64 of `folds.folds`."""
+    decisions: str
+    """See `config.Coarse`."""
     ids: Mapping[str, list[str]]
     epochs: int
     coarse_epochs: int
@@ -65,7 +69,7 @@ class Layout:
         subdomains, classes = len(self.decomposition), len(self.classes)
         samples = sum(map(len, self.labels.values()))
         decisions = 4 * samples * classes * (subdomains + 1)
-        names = samples * (8 + max((len(name.encode()) for ids in self.ids.values() for name in ids), default=0))
+        names = samples * (16 + max((len(name.encode()) for ids in self.ids.values() for name in ids), default=0))
         weights = 4 * sum(prod(shape) + 256 for shape in self.weights.values())
         return decisions + names + weights + 64 * (subdomains * (self.epochs + 4) + self.ranks) + METADATA_BYTES
 
@@ -131,6 +135,10 @@ def _create(file: h5py.File, layout: Layout) -> None:
         coarse = file.create_group(f"coarse/{split}")
         _dataset(coarse, "decision", (samples, classes), np.float32, "1", [None, class_scale])
         _plot(coarse, "decision", [".", "../../classes"])
+
+    fold = file.create_dataset("samples/train/fold", data=layout.fold)
+    fold.attrs["decisions"] = layout.decisions
+    fold.attrs["description"] = "the coarse DNN is trained on the local decisions for images of fold 0 and above"
 
     local = file["local"]
     for name, dtype in (

@@ -44,6 +44,8 @@ def layout():
         overlap=1,
         image_shape=SHAPE,
         labels={split: rng.integers(0, CLASSES, count) for split, count in SAMPLES.items()},
+        fold=np.arange(SAMPLES["train"]) % 3,
+        decisions="cross_fitted",
         ids={split: [f"{split}-{n}" for n in range(count)] for split, count in SAMPLES.items()},
         epochs=EPOCHS,
         coarse_epochs=3,
