@@ -14,9 +14,9 @@ from ddhpc.data.hdf5 import replace
 DIGEST_BYTES = 32
 
 
-def path(directory: Path, subdomain: int) -> Path:
-    """Where a run directory keeps the checkpoint of a subdomain."""
-    return directory / "checkpoints" / f"{subdomain:05}.pt"
+def path(directory: Path, subdomain: int, phase: str = "") -> Path:
+    """Where a run directory keeps the checkpoint of a subdomain, of a later phase than its own training if named."""
+    return directory / "checkpoints" / phase / f"{subdomain:05}.pt"
 
 
 def save(file: Path, state: dict[str, Any]) -> None:
@@ -61,6 +61,15 @@ def verify(directory: Path) -> list[str]:
     """A line for each checkpoint of a run directory that is damaged."""
     files = sorted(file for kind in ("*.pt", "*.previous") for file in directory.glob(f"checkpoints/{kind}"))
     return [_complaint(file) for file in files if not _is_whole(file.read_bytes())]
+
+
+def step_back(file: Path) -> None:
+    """Give the newest checkpoint up for the one before it, if any."""
+    before = _previous(file)
+    if before.exists():
+        before.replace(file)
+    else:
+        file.unlink()
 
 
 def _is_whole(data: bytes) -> bool:

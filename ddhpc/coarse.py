@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -28,12 +28,14 @@ Fusion = Callable[[np.ndarray], np.ndarray]
 class Solution:
     """The final decisions of all fusions."""
 
+    network: nn.Module | None
+    """The coarse DNN; None where there is a single subdomain."""
     fusions: dict[str, dict[str, np.ndarray]]
     """By fusion and split, [S, K] float32 probabilities."""
     history: dict[str, list[float]]
     """`loss` and `accuracy` of the coarse DNN in each epoch, on what it learns from, in the steps as they were made."""
-    weights: dict[str, np.ndarray]
-    """Of the coarse DNN, by name in its state dictionary; none where a single subdomain decides alone."""
+    coherent_history: dict[str, list[float]] = field(default_factory=dict)
+    """Of the coherent CNN-DNN, the fusion `coherent`, by name as in `local.History`; empty where it is not trained."""
     absent: dict[str, np.ndarray]
     """By fusion, the accuracy on test with 0 to `allow_missing` more subdomains absent than there are, means over
     ABSENT_DRAWS random choices of them: [allow_missing + 1], NaN where too few subdomains are left."""
@@ -62,9 +64,9 @@ def solve(
         absent = np.full(config.allow_missing + 1, np.nan)
         absent[0] = accuracy(only["test"], labels["test"])
         return Solution(
+            network=None,
             fusions=dict.fromkeys(("mean", "vote", "dnn"), only),
             history={"loss": [], "accuracy": []},
-            weights={},
             absent=dict.fromkeys(("mean", "vote", "dnn"), absent),
         )
     every = slice(None) if learned is None else learned
@@ -72,9 +74,9 @@ def solve(
     fuse: dict[str, Fusion] = {"mean": mean, "vote": vote, "dnn": partial(decide, network)}
     fusions = {name: {split: fusion(decisions) for split, decisions in local.items()} for name, fusion in fuse.items()}
     return Solution(
+        network=network,
         fusions=fusions,
         history=history,
-        weights={name: values.cpu().numpy() for name, values in network.state_dict().items()},
         absent={
             name: accuracy_without(fusion, local["test"], labels["test"], config.allow_missing)
             for name, fusion in fuse.items()
@@ -107,7 +109,7 @@ def decide(network: nn.Module, local: np.ndarray) -> np.ndarray:
     device = next(network.parameters()).device
     network.eval()
     with torch.inference_mode():
-        return np.asarray(network(_inputs(local).to(device)).softmax(1).cpu().numpy())
+        return np.asarray(network(inputs(local).to(device)).softmax(1).cpu().numpy())
 
 
 def accuracy_without(fusion: Fusion, local: np.ndarray, labels: np.ndarray, allow_missing: int) -> np.ndarray:
@@ -147,7 +149,7 @@ def train_dnn(
     Returns:
         The network from [B, N * K] to [B, K] logits, and the history of Solution.
     """
-    inputs = _inputs(local).to(device)
+    rows = inputs(local).to(device)
     target = torch.from_numpy(labels).to(device)
     subdomains, _, classes = local.shape
     network = dnn(subdomains, classes, config.hidden, config.dropout).to(device)
@@ -160,7 +162,7 @@ def train_dnn(
     for _ in range(config.epochs):
         total_loss, right = torch.zeros((), device=device), torch.zeros((), device=device)
         for batch in torch.randperm(len(target)).to(device).split(config.batch_size):
-            seen = inputs[batch]
+            seen = rows[batch]
             if config.allow_missing:
                 seen = subdomain_dropout(seen, subdomains, config.allow_missing)
             logits = network(seen)
@@ -186,13 +188,13 @@ def weight_shapes(subdomains: int, classes: int, config: Coarse) -> dict[str, tu
 
 
 def restored(weights: Mapping[str, np.ndarray], subdomains: int, classes: int, config: Coarse) -> nn.Module:
-    """The coarse DNN with the weights of a Solution."""
+    """The coarse DNN with the weights that the results file holds."""
     network = dnn(subdomains, classes, config.hidden, config.dropout)
     network.load_state_dict({name: torch.from_numpy(values) for name, values in weights.items()})
     return network
 
 
-def _inputs(decisions: np.ndarray) -> Tensor:
+def inputs(decisions: np.ndarray) -> Tensor:
     """[N, S, K] as the rows [S, N * K] that the coarse DNN takes."""
     subdomains, samples, classes = decisions.shape
     return torch.from_numpy(decisions).permute(1, 0, 2).reshape(samples, subdomains * classes)

@@ -172,6 +172,25 @@ class Coarse:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Coherent:
+    """Training of all local CNNs and a coarse DNN end to end, as one network; otherwise as in section local."""
+
+    start: Literal["none", "scratch", "transfer"] = "none"
+    """none leaves it out; scratch starts as the local CNNs start, transfer where they and the coarse DNN ended."""
+
+    epochs: int = 10
+    """Passes over the training images."""
+
+    learning_rate: float | Literal["auto"] = "auto"
+    """Highest learning rate; auto is that of section local from scratch, and a tenth of it with transfer."""
+
+    def __post_init__(self) -> None:
+        rate = self.learning_rate
+        _require(self.epochs >= 1, "coherent.epochs", self.epochs, "at least 1")
+        _require(rate == "auto" or rate > 0, "coherent.learning_rate", rate, "auto or a rate above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """Where and how the program runs."""
 
@@ -205,7 +224,12 @@ class Config:
     model: Model = field(default_factory=Model)
     local: Local = field(default_factory=Local)
     coarse: Coarse = field(default_factory=Coarse)
+    coherent: Coherent = field(default_factory=Coherent)
     run: Run = field(default_factory=Run)
+
+    def __post_init__(self) -> None:
+        start, missing = self.coherent.start, self.coarse.allow_missing
+        _require(start == "none" or missing == 0, "coherent.start", start, "--coarse.allow_missing 0 with it")
 
     def to_yaml(self) -> str:
         """The configuration as YAML text that `--config` reads back."""
@@ -220,7 +244,7 @@ class Config:
     def from_yaml(cls, text: str) -> Config:
         """The configuration that `to_yaml` wrote, e.g. the attribute `config` of a results file."""
         sections = yaml.safe_load(text)
-        return cls(**{f.name: SECTIONS[f.name](**_tuples(sections[f.name])) for f in fields(cls)})
+        return cls(**{f.name: SECTIONS[f.name](**_tuples(sections.get(f.name, {}))) for f in fields(cls)})
 
 
 SECTIONS: dict[str, type] = {
@@ -229,6 +253,7 @@ SECTIONS: dict[str, type] = {
     "model": Model,
     "local": Local,
     "coarse": Coarse,
+    "coherent": Coherent,
     "run": Run,
 }
 

@@ -53,6 +53,18 @@ def autocast(precision: str, device: str) -> AbstractContextManager[object]:
     )
 
 
+def sgd(network: nn.Module, config: Local) -> torch.optim.Optimizer:
+    """The optimizer of a network's weights."""
+    return torch.optim.SGD(
+        network.parameters(),
+        config.learning_rate,
+        momentum=config.momentum,
+        nesterov=config.momentum > 0,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+
 def schedule(optimizer: torch.optim.Optimizer, config: Local, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
     """Learning rate over all `steps`: one-cycle (Smith and Topin, arXiv:1708.07120) or cosine (arXiv:1608.03983)."""
     if config.schedule == "cosine":
@@ -137,14 +149,7 @@ def train_local(
     members = torch.from_numpy(np.arange(len(labels)) if fitted is None else fitted)
     batch_size = min(config.batch_size, len(members))
     batches = len(members) // batch_size
-    optimizer = torch.optim.SGD(
-        cnn.parameters(),
-        config.learning_rate,
-        momentum=config.momentum,
-        nesterov=config.momentum > 0,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
+    optimizer = sgd(cnn, config)
     rate = schedule(optimizer, config, config.epochs * batches)
     history = History(loss=[], accuracy=[], learning_rate=[], seconds=[])
     nothing = torch.zeros((), dtype=torch.int64, device=device)

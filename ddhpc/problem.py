@@ -10,6 +10,7 @@ import numpy as np
 from ddhpc.config import Config
 from ddhpc.data.packed import SPLITS, Packed, find, open_packed
 from ddhpc.decomposition import Window, extent, grow, pixels, rotation_margins, windows
+from ddhpc.errors import InputError
 from ddhpc.folds import Fit, fits, folds
 from ddhpc.models import build, local_width
 
@@ -100,6 +101,8 @@ def open_problem(config: Config) -> Problem:
     width = config.model.width
     if width == "auto":
         width = local_width(config.model.global_width, len(decomposition))
+    if config.coherent.start != "none" and len(decomposition) == 1:
+        raise InputError(f"--coherent.start {config.coherent.start}: expected a grid of more than one subdomain")
     decisions = config.coarse.decisions if len(decomposition) > 1 else "in_sample"
     fold = folds(packed.labels("train"), decisions, config.run.seed, packed.classes)
     problem = Problem(

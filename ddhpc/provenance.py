@@ -66,6 +66,7 @@ def layout(problem: Problem, labels: Mapping[str, np.ndarray], comm: MPI.Comm, p
         coarse_epochs=config.coarse.epochs if problem.subdomains > 1 else 0,
         weights=coarse.weight_shapes(problem.subdomains, len(packed.classes), config.coarse),
         ranks=comm.size,
+        coherent_epochs=config.coherent.epochs if config.coherent.start != "none" else 0,
         allow_missing=config.coarse.allow_missing,
     )
 

@@ -1,5 +1,7 @@
 """The two-level CNN-DNN method: owned windows -> local problems -> results file -> gather -> coarse problem.
 
+Where asked for, the CNN-DNN is then trained end to end (`coherent`).
+
 Klawonn, Lanser, Weber: A Domain Decomposition-Based CNN-DNN Architecture for Model Parallel Training Applied to Image
 Recognition Problems, SIAM J. Sci. Comput. 46(5), C557-C582, 2024, doi:10.1137/23m1562202.
 """
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ddhpc import coarse, provenance, results, runtime
+from ddhpc.coherent import train_coherent
 from ddhpc.data.hdf5 import text
 from ddhpc.data.packed import SPLITS
 from ddhpc.decomposition import owned
@@ -90,25 +93,34 @@ def train(
         seconds = runtime.gather(comm, slabs["seconds"], problem.subdomains)
     spent = runtime.gather(comm, rank_seconds(clock, startup)[None], comm.size)
 
-    def solve_coarse() -> None:
+    def solve_coarse() -> coarse.Solution | None:
         if comm.rank != 0:
-            return
+            return None
         with clock("coarse"):
             problem.seed(problem.subdomains)
             learned = np.flatnonzero(problem.fold >= 0)
-            solution = coarse.solve(gathered, labels, problem.config.coarse, place.device, learned)
+            return coarse.solve(gathered, labels, problem.config.coarse, place.device, learned)
+
+    solution = runtime.together(comm, solve_coarse)
+    if problem.config.coherent.start != "none":
+        with clock("coherent"):
+            solution = train_coherent(job, mine, comm, solution)
+
+    def finish() -> None:
+        if solution is None:
+            return
         timing = {
             "startup": startup,
             "read": spent[:, results.PHASES.index("read")].max(),
             "local_max": seconds.max(),
             "local_sum": seconds.sum(),
-            **{phase: clock.seconds[phase] for phase in ("write", "gather", "coarse")},
+            **{phase: s for phase, s in clock.seconds.items() if phase in ("write", "gather", "coarse", "coherent")},
             "total": startup + clock.elapsed(),
         }
         spent[0, results.PHASES.index("coarse")] = clock.seconds["coarse"]
         results.finish(directory, local=gathered, solution=solution, labels=labels, timing=timing, spent=spent)
 
-    runtime.together(comm, solve_coarse)
+    runtime.together(comm, finish)
 
 
 def rank_seconds(clock: runtime.Clock, startup: float) -> np.ndarray:

@@ -14,7 +14,8 @@ from ddhpc.data.packed import SPLITS
 from ddhpc.decomposition import grow
 from ddhpc.errors import InputError
 from ddhpc.folds import FOLDS, HELD_OUT, fits, folds
-from ddhpc.local import channels_last, local_decisions, to_device, train_local
+from ddhpc.images import channels_last, hold
+from ddhpc.local import local_decisions, train_local
 from ddhpc.problem import open_problem
 from ddhpc.report.plan import print_plan
 from ddhpc.results import verify
@@ -101,13 +102,13 @@ def test_the_decisions_of_a_fold_are_those_of_a_cnn_trained_on_the_rest(runs, sm
     """The same training once more, on a packed array of the rest alone."""
     config = Config.from_yaml(h5py.File(runs / "cross_fitted/results.h5").attrs["config"])
     problem, subdomain, number = open_problem(config), 2, 1
-    grown, core = grow(problem.decomposition[subdomain], 1, problem.packed.image_shape)
+    grown, core = grow(problem.decomposition[subdomain], (1, 1), problem.packed.image_shape)
     pixels, labels = problem.packed.read("train", grown), problem.packed.labels("train")
     with h5py.File(runs / "cross_fitted/results.h5") as file:
         fold = file["samples/train/fold"][...]
         found = file["local/train/decision"][subdomain]
     rest, kept = (
-        to_device(pixels[which], core, problem.packed.mean, problem.packed.std, "cpu")
+        hold([pixels[which]], which.sum(), core, problem.packed.mean, problem.packed.std, "cpu")
         for which in (fold != number, fold == number)
     )
     torch.set_num_threads(1)

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from math import isnan
 from pathlib import Path
 from statistics import mean, median
 
@@ -17,7 +18,7 @@ from ddhpc.config import Config
 from ddhpc.errors import InputError
 from ddhpc.progress import console
 from ddhpc.report.numbers import by, duration, percent
-from ddhpc.results import FUSIONS, open_results, verify
+from ddhpc.results import COHERENT, FUSIONS, open_results, verify
 
 CAPTION = (
     "accuracy on test; in brackets: {spread}. Critical path, projected: the slowest local CNN alone on a core (CPU "
@@ -46,6 +47,8 @@ class Row:
     dnn_low: float
     dnn_high: float
     """95 % bootstrap interval over the test samples."""
+    coherent: float
+    """NaN where the coherent CNN-DNN is not trained."""
     critical_path: float
     """Projected, see CAPTION."""
     compute: float
@@ -77,6 +80,7 @@ def row(run: Path) -> Row:
             parameters=int(file["local/parameters"][...].sum()),
             best_local=float(file["local/test/accuracy"][best]),
             **{fusion: float(file[f"fusion/{fusion}"].attrs["test"]) for fusion in FUSIONS},
+            coherent=float(file[f"fusion/{COHERENT}"].attrs["test"]) if COHERENT in file["fusion"] else float("nan"),
             dnn_low=float(interval["accuracy_low"]),
             dnn_high=float(interval["accuracy_high"]),
             critical_path=float(seconds.max() + sum(timing[phase] for phase in ("read", "write", "gather", "coarse"))),
@@ -96,7 +100,7 @@ def by_seed(rows: Iterable[Row]) -> list[list[Row]]:
 
 def cells(group: Sequence[Row]) -> dict[str, str]:
     """A line of the table, by column: of a run, or the mean accuracies and median times of runs of several seeds."""
-    first, finals = group[0], [each.dnn for each in group]
+    first, finals, coherent = group[0], [each.dnn for each in group], [each.coherent for each in group]
     low, high = (first.dnn_low, first.dnn_high) if len(group) == 1 else (min(finals), max(finals))
     alone = set(first.grid.split("x")) == {"1"}
     average = {name: percent(mean(getattr(each, name) for each in group)) for name in ("best_local", "mean", "vote")}
@@ -109,10 +113,18 @@ def cells(group: Sequence[Row]) -> dict[str, str]:
         "parameters": f"{first.parameters:,}",
         **({name.replace("_", " "): "" if alone else share for name, share in average.items()}),
         "dnn": f"{percent(mean(finals))} ({100 * low:.1f} to {100 * high:.1f})",
+        "coherent": "" if any(map(isnan, coherent)) else percent(mean(coherent)),
         "critical path": duration(median(each.critical_path for each in group)),
         "compute": duration(median(each.compute for each in group)),
         "wall": duration(median(each.wall for each in group)),
     }
+
+
+def _lines(groups: Sequence[Sequence[Row]]) -> list[dict[str, str]]:
+    """The cells of all lines, without the columns in which all are empty."""
+    lines = [cells(group) for group in groups]
+    used = [column for column in lines[0] if any(line[column] for line in lines)]
+    return [{column: line[column] for column in used} for line in lines]
 
 
 def _caption(groups: Sequence[Sequence[Row]]) -> str:
@@ -123,7 +135,7 @@ def _caption(groups: Sequence[Sequence[Row]]) -> str:
 
 def as_text(groups: Sequence[Sequence[Row]], out: Console) -> None:
     """Print the table for a person."""
-    lines = [cells(group) for group in groups]
+    lines = _lines(groups)
     table = Table(title="Runs", title_justify="left", caption=_caption(groups), caption_justify="left")
     for column in lines[0]:
         table.add_column(column, justify="left" if column in ("run", "data", "network") else "right")
@@ -143,7 +155,7 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 def as_latex(groups: Sequence[Sequence[Row]]) -> str:
     """The table for a paper: a tabular of the package booktabs."""
-    lines = [cells(group) for group in groups]
+    lines = _lines(groups)
     body = [r"\midrule", *(" & ".join(map(_escaped, line.values())) + r" \\" for line in lines)]
     head = " & ".join(map(_escaped, lines[0])) + r" \\"
     columns = "".join("l" if column in ("run", "data", "network") else "r" for column in lines[0])

@@ -16,7 +16,7 @@ from ddhpc.errors import InputError
 from ddhpc.problem import Problem
 from ddhpc.progress import console
 from ddhpc.report.numbers import by, duration, percent
-from ddhpc.results import FUSIONS, is_finished, open_results, verify
+from ddhpc.results import COHERENT, FUSIONS, is_finished, open_results, verify
 
 SHOWN_SPLITS = ("val", "test")
 
@@ -97,7 +97,7 @@ def _fusion_table(file: h5py.File) -> Table:
         table.add_row("global CNN", *best_row, *_scores(file["fusion/dnn/test"].attrs))
         return table
     table.add_row(f"best local CNN on val (subdomain {best})", *best_row)
-    for fusion in FUSIONS:
+    for fusion in fusions(file):
         shares = (percent(file[f"fusion/{fusion}"].attrs[split]) for split in SHOWN_SPLITS)
         table.add_row(fusion, *shares, *_scores(file[f"fusion/{fusion}/test"].attrs))
     missing = int(file["fusion/absent"].attrs["subdomains"])
@@ -107,6 +107,11 @@ def _fusion_table(file: h5py.File) -> Table:
         notes.append(f"dnn trained on {fold.attrs['decisions']} decisions")
     table.caption = "; ".join(notes) or None
     return table
+
+
+def fusions(file: h5py.File) -> tuple[str, ...]:
+    """The fusions that a results file holds, and the coherent CNN-DNN where it was trained."""
+    return tuple(name for name in (*FUSIONS, COHERENT) if name in file["fusion"])
 
 
 def _absent_table(file: h5py.File) -> Table:
@@ -130,7 +135,7 @@ def _binary_table(file: h5py.File) -> Table:
     names = ("roc_auc", "sensitivity", "specificity")
     for column in ("fusion", *(f"{name.replace('_', ' ')} (95 % interval)" for name in names)):
         table.add_column(column, justify="left" if column == "fusion" else "right")
-    for fusion in FUSIONS:
+    for fusion in fusions(file):
         found = file[f"fusion/{fusion}/test"].attrs
         cells = (f"{found[name]:.3f} ({found[f'{name}_low']:.3f} to {found[f'{name}_high']:.3f})" for name in names)
         table.add_row(fusion, *cells)
@@ -151,7 +156,10 @@ def _time_table(file: h5py.File) -> Table:
         ("write", "writing local decisions"),
         ("gather", "gathering them on rank 0"),
         ("coarse", "coarse DNN and fusions"),
+        ("coherent", "coherent CNN-DNN"),
         ("total", "whole run"),
     ):
+        if phase not in timing:
+            continue
         table.add_row(name, duration(timing[phase]), "")
     return table

@@ -6,11 +6,12 @@ values in the same file.
 """
 
 from ddhpc.results.directory import FILE, PART, file_system, is_finished, run_directory
-from ddhpc.results.layout import DEVICE_BYTES, FUSIONS, PHASES, SCORED, Layout, create
+from ddhpc.results.layout import COHERENT, DEVICE_BYTES, FUSIONS, PHASES, SCORED, Layout, create
 from ddhpc.results.read import open_results, verify
 from ddhpc.results.write import finish, write_local
 
 __all__ = [
+    "COHERENT",
     "DEVICE_BYTES",
     "FILE",
     "FUSIONS",

@@ -19,6 +19,11 @@ from ddhpc.results.directory import PART, file_system
 
 FORMAT_VERSION = 1
 FUSIONS = ("mean", "vote", "dnn")
+"""Ways from the local decisions to the final one."""
+COHERENT = "coherent"
+"""Stands beside them where the CNN-DNN was trained end to end."""
+FINAL = {"coarse": "dnn", COHERENT: COHERENT}
+"""Groups that hold final decisions, and the fusions that these come from."""
 SCORED = ("val", "test")
 """Splits whose final decisions are scored in detail; on train they would flatter."""
 DEVICE_BYTES = 64
@@ -61,6 +66,8 @@ class Layout:
     coarse_epochs: int
     weights: Mapping[str, tuple[int, ...]]
     """Shapes of the weights of the coarse DNN, by name."""
+    coherent_epochs: int
+    """0 where the coherent CNN-DNN is not trained."""
     allow_missing: int
     ranks: int
 
@@ -68,7 +75,7 @@ class Layout:
         """Bytes of the file, a little more than it will have."""
         subdomains, classes = len(self.decomposition), len(self.classes)
         samples = sum(map(len, self.labels.values()))
-        decisions = 4 * samples * classes * (subdomains + 1)
+        decisions = 4 * samples * classes * (subdomains + 2)
         names = samples * (16 + max((len(name.encode()) for ids in self.ids.values() for name in ids), default=0))
         weights = 4 * sum(prod(shape) + 256 for shape in self.weights.values())
         return decisions + names + weights + 64 * (subdomains * (self.epochs + 4) + self.ranks) + METADATA_BYTES
@@ -116,6 +123,7 @@ def _create(file: h5py.File, layout: Layout) -> None:
         dataset = _dataset(decomposition, name, values.shape, np.int64, "pixel", [subdomain_scale, None])
         dataset[...] = values
 
+    final_groups = list(FINAL)[: 2 if layout.coherent_epochs else 1]
     for split in SPLITS:
         samples = len(layout.labels[split])
         label = file.create_dataset(f"samples/{split}/label", data=layout.labels[split])
@@ -132,9 +140,10 @@ def _create(file: h5py.File, layout: Layout) -> None:
         )
         _dataset(local, "accuracy", (subdomains,), np.float64, "1", [subdomain_scale])
         _plot(local, "accuracy", ["../../subdomain"])
-        coarse = file.create_group(f"coarse/{split}")
-        _dataset(coarse, "decision", (samples, classes), np.float32, "1", [None, class_scale])
-        _plot(coarse, "decision", [".", "../../classes"])
+        for group in final_groups:
+            final = file.create_group(f"{group}/{split}")
+            _dataset(final, "decision", (samples, classes), np.float32, "1", [None, class_scale])
+            _plot(final, "decision", [".", "../../classes"])
 
     fold = file.create_dataset("samples/train/fold", data=layout.fold)
     fold.attrs["decisions"] = layout.decisions
@@ -150,20 +159,19 @@ def _create(file: h5py.File, layout: Layout) -> None:
         ("peak_memory_bytes", np.int64),
     ):
         _dataset(local, name, (subdomains,), dtype, LOCAL_UNITS[name], [subdomain_scale])
-    for group, rows, epochs in (
-        ("local", (subdomains,), layout.epochs),
-        ("coarse", (), layout.coarse_epochs),
-    ):
+    epochs_of = {"local": layout.epochs, "coarse": layout.coarse_epochs, COHERENT: layout.coherent_epochs}
+    for group in ("local", *final_groups):
+        rows, epochs = (subdomains,) if group == "local" else (), epochs_of[group]
         history = file.create_group(f"{group}/history")
         epoch = history.create_dataset("epoch", data=np.arange(1, epochs + 1))
         epoch.make_scale("epoch")
-        names = ("loss", "accuracy", "learning_rate", "seconds") if rows else ("loss", "accuracy")
+        names = ("loss", "accuracy") if group == "coarse" else ("loss", "accuracy", "learning_rate", "seconds")
         for name in names:
             scales = [subdomain_scale, epoch] if rows else [epoch]
             _dataset(history, name, (*rows, epochs), np.float64, LOCAL_UNITS[f"history/{name}"], scales)
         history["accuracy"].attrs["description"] = "on the training images, in the steps as they were made"
         _plot(history, "loss", ["../../subdomain", "epoch"] if rows else ["epoch"])
-    for fusion in FUSIONS:
+    for fusion in (*FUSIONS, *final_groups[1:]):
         for split in SCORED:
             group = file.create_group(f"fusion/{fusion}/{split}")
             scales = [class_scale, class_scale]

@@ -13,7 +13,7 @@ from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
 from ddhpc.metrics import accuracy
 from ddhpc.results.directory import FILE, PART
-from ddhpc.results.layout import FORMAT_VERSION
+from ddhpc.results.layout import FINAL, FORMAT_VERSION
 
 
 def open_results(run: Path) -> h5py.File:
@@ -44,7 +44,7 @@ def verify(path: Path) -> list[str]:
         problems = [] if file.attrs.get("complete") else ["the attribute complete is not set"]
         for split in SPLITS:
             labels = file[f"samples/{split}/label"][...]
-            for level in ("local", "coarse"):
+            for level in ("local", *(group for group in FINAL if group in file)):
                 dataset = file[f"{level}/{split}/decision"]
                 decisions = dataset[...]
                 if digest(decisions) != dataset.attrs.get("sha256"):
@@ -56,6 +56,6 @@ def verify(path: Path) -> list[str]:
                     there = present(decisions)
                     if not np.array_equal(np.where(there, accuracy(decisions, labels), np.nan), found, equal_nan=True):
                         problems.append(f"/local/{split}/accuracy does not follow from the decisions")
-                elif accuracy(decisions, labels) != file["fusion/dnn"].attrs.get(split):
-                    problems.append(f"/fusion/dnn {split} accuracy does not follow from the final decisions")
+                elif accuracy(decisions, labels) != file[f"fusion/{FINAL[level]}"].attrs.get(split):
+                    problems.append(f"/fusion/{FINAL[level]} {split} accuracy does not follow from the final decisions")
     return problems

@@ -16,7 +16,7 @@ from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
 from ddhpc.metrics import accuracy, confusion, scores
 from ddhpc.results.directory import FILE, PART, file_system
-from ddhpc.results.layout import FUSIONS, SCORED
+from ddhpc.results.layout import COHERENT, FINAL, FUSIONS, SCORED
 from ddhpc.results.read import digest, verify
 
 if TYPE_CHECKING:
@@ -82,20 +82,24 @@ def finish(
     with file_system(path):
         with h5py.File(path, "r+") as file:
             for split in SPLITS:
-                file[f"coarse/{split}/decision"][...] = fusions["dnn"][split]
                 file[f"local/{split}/decision"].attrs["sha256"] = digest(local[split])
-                file[f"coarse/{split}/decision"].attrs["sha256"] = digest(fusions["dnn"][split])
-                for fusion in FUSIONS:
+                for group, fusion in FINAL.items():
+                    if fusion in fusions:
+                        file[f"{group}/{split}/decision"][...] = fusions[fusion][split]
+                        file[f"{group}/{split}/decision"].attrs["sha256"] = digest(fusions[fusion][split])
+                for fusion in fusions:
                     file[f"fusion/{fusion}"].attrs[split] = accuracy(fusions[fusion][split], labels[split])
-            for fusion in FUSIONS:
+            for fusion in fusions:
                 for split in SCORED:
                     group, final = file[f"fusion/{fusion}/{split}"], fusions[fusion][split]
                     group["confusion"][...] = confusion(final, labels[split])
                     group.attrs.update(scores(final, labels[split]))
-            for name, values in solution.history.items():
-                file[f"coarse/history/{name}"][...] = values
-            for name, weights in solution.weights.items():
-                file[f"coarse/weights/{name}"][...] = weights
+            for group, history in (("coarse", solution.history), (COHERENT, solution.coherent_history)):
+                for name, values in history.items():
+                    file[f"{group}/history/{name}"][...] = values
+            if solution.network:
+                for name, weights in solution.network.state_dict().items():
+                    file[f"coarse/weights/{name}"][...] = weights.cpu().numpy()
             for fusion in FUSIONS:
                 file[f"fusion/absent/{fusion}"][...] = solution.absent[fusion]
             file["fusion/absent"].attrs["subdomains"] = int((~present(local["val"])).sum())

@@ -4,7 +4,9 @@ import subprocess
 import h5py
 import numpy as np
 import pytest
+import torch
 from mpi4py import MPI
+from torch import nn
 
 from ddhpc import results, runtime
 from ddhpc.coarse import Solution, mean, vote
@@ -50,6 +52,7 @@ def layout():
         epochs=EPOCHS,
         coarse_epochs=3,
         weights={"1.weight": (4, 24), "1.bias": (4,)},
+        coherent_epochs=2,
         allow_missing=1,
         ranks=2,
     )
@@ -88,13 +91,20 @@ def write(comm, directory):
     if comm.rank == 0:
         local = {split: values[f"{split}/decision"] for split in SAMPLES}
         final = {split: mean(local[split]) for split in SAMPLES}
+        network = nn.Sequential(nn.Flatten(), nn.Linear(24, 4))
+        nn.init.ones_(network[1].weight)
+        network[1].bias.data = torch.arange(4.0)
         results.finish(
             directory,
             local=local,
             solution=Solution(
-                fusions={"dnn": final, "mean": final, "vote": {split: vote(local[split]) for split in SAMPLES}},
+                network=network,
+                fusions={
+                    **{"dnn": final, "mean": final, "coherent": final},
+                    "vote": {split: vote(local[split]) for split in SAMPLES},
+                },
                 history={"loss": [3.0, 2.0, 1.0], "accuracy": [0.1, 0.2, 0.3]},
-                weights={"1.weight": np.ones((4, 24), np.float32), "1.bias": np.arange(4, dtype=np.float32)},
+                coherent_history={"loss": [2.0, 1.5], "accuracy": [0.3, 0.4]},
                 absent={fusion: np.array([0.5, 0.4]) for fusion in ("mean", "vote", "dnn")},
             ),
             labels=layout().labels,
@@ -113,6 +123,9 @@ def test_what_is_written_is_read(comm, directory):
         assert file["classes"].asstr()[...].tolist() == list(layout().classes)
         assert file["samples/val/id"].asstr()[0] == "val-0"
         assert file["coarse/history/loss"][...].tolist() == [3.0, 2.0, 1.0]
+        assert file["coherent/history/loss"][...].tolist() == [2.0, 1.5]
+        assert file["coherent/val/decision"].shape == (SAMPLES["val"], CLASSES)
+        assert file["fusion/coherent/test/confusion"][...].sum() == SAMPLES["test"]
         assert file["timing"].attrs["total"] == 1.5
         assert file["timing/seconds"][1, 0] == len(results.PHASES)
         assert file["timing/phase"].asstr()[...].tolist() == list(results.PHASES)

@@ -1,0 +1,320 @@
+"""The coherent CNN-DNN: local CNNs and coarse DNN trained end to end, as one network that is spread over the ranks.
+
+Klawonn, Lanser, Weber: Model Parallel Training and Transfer Learning for Convolutional Neural Networks by Domain
+Decomposition, 2024, arXiv:2408.14442. In each step the local decisions of a batch travel to rank 0, which holds the
+DNN, and their gradients travel back: N x K numbers an image each way. The steps are those of one process that holds
+all networks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ddhpc import checkpoint, runtime
+from ddhpc.augment import moved, recast
+from ddhpc.coarse import Solution, decide, inputs
+from ddhpc.config import Config, Local
+from ddhpc.data.packed import SPLITS
+from ddhpc.errors import InputError, Stopped
+from ddhpc.local import History, State, autocast, local_decisions, schedule, sgd
+from ddhpc.models.dnn import dnn
+from ddhpc.progress import LINE_SECONDS, clock
+from ddhpc.results import COHERENT, file_system
+from ddhpc.subdomain import Job, local_cnn, read_windows
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+TRANSFER_RATE = 0.1
+"""Share of the local CNNs' learning rate at which networks that are trained already go on."""
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """How far the training is, and on rank 0 how it goes."""
+
+    done: int = 0
+    """Steps."""
+    loss: float = 0.0
+    """Sum over the steps of this epoch."""
+    right: int = 0
+    """Final decisions of this epoch that were right."""
+    seconds: float = 0.0
+    """That this epoch took so far."""
+    history: History = field(default_factory=lambda: History(loss=[], accuracy=[], learning_rate=[], seconds=[]))
+
+    def add(self, loss: float, right: int, seconds: float) -> None:
+        """Count a step."""
+        self.done, self.loss, self.right = self.done + 1, self.loss + loss, self.right + right
+        self.seconds += seconds
+
+    def end_epoch(self, steps: int, images: int, learning_rate: float) -> None:
+        """Note an epoch of so many steps in the history."""
+        self.history.loss.append(self.loss / steps)
+        self.history.accuracy.append(self.right / images)
+        self.history.learning_rate.append(learning_rate)
+        self.history.seconds.append(self.seconds)
+        self.loss, self.right, self.seconds = 0.0, 0, 0.0
+
+
+class Member:
+    """One network of the CNN-DNN in training.
+
+    Each has an optimizer of its own; SGD treats every weight alone, so that this is the same as one for all.
+    """
+
+    def __init__(self, network: nn.Module, config: Local, steps: int) -> None:
+        self.network = network.train()
+        self.optimizer = sgd(network, config)
+        self.rate = schedule(self.optimizer, config, steps)
+
+    def state(self) -> State:
+        """As `checkpoint.save` takes it."""
+        return {name: getattr(self, name).state_dict() for name in ("network", "optimizer", "rate")}
+
+    def restore(self, state: State) -> None:
+        """Go on from a state."""
+        for name in ("network", "optimizer", "rate"):
+            getattr(self, name).load_state_dict(state[name])
+
+    def step(self) -> None:
+        """Update the weights by their gradients."""
+        self.optimizer.step()
+        self.rate.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def settings(config: Config) -> Local:
+    """How the CNN-DNN is trained: as section `local` says, with the epochs and the rate of section `coherent`."""
+    rate = config.coherent.learning_rate
+    if rate == "auto":
+        rate = config.local.learning_rate * (TRANSFER_RATE if config.coherent.start == "transfer" else 1)
+    return replace(config.local, epochs=config.coherent.epochs, learning_rate=rate)
+
+
+def backpropagate(
+    comm: MPI.Comm,
+    subdomains: int,
+    decisions: Sequence[Tensor],
+    network: nn.Module | None,
+    target: Tensor,
+    label_smoothing: float,
+) -> tuple[float, int]:
+    """Set the gradients of all networks of the CNN-DNN for one batch; collective.
+
+    Args:
+        comm: all ranks, which own consecutive subdomains in their order.
+        subdomains: N.
+        decisions: [B, K] float32 of each subdomain of this rank, with the graph of its CNN.
+        network: the coarse DNN on rank 0, None elsewhere.
+        target: [B] int64 labels, on the device of this rank.
+        label_smoothing: see `config.Local`.
+
+    Returns:
+        The loss and how many final decisions are right; 0 and 0 on other ranks than 0.
+    """
+    mine = torch.stack([each.detach() for each in decisions]).cpu().numpy()
+    everything = runtime.gather(comm, mine, subdomains)
+    gradient, loss, right = everything, 0.0, 0
+    if network is not None:
+        seen = inputs(everything).to(target.device).requires_grad_()
+        logits = network(seen)
+        final = cross_entropy(logits, target, label_smoothing=label_smoothing)
+        final.backward()
+        assert seen.grad is not None
+        gradient = seen.grad.cpu().numpy().reshape(len(target), len(everything), -1).transpose(1, 0, 2)
+        loss, right = final.item(), int((logits.argmax(1) == target).sum())
+    back = torch.from_numpy(runtime.scatter(comm, gradient, mine)).to(target.device)
+    torch.autograd.backward(list(decisions), list(back))
+    return loss, right
+
+
+class CnnDnn:
+    """What one rank holds of the CNN-DNN in training.
+
+    The random numbers of a step are drawn from the seed, the network and the step alone, so that they depend neither
+    on the ranks nor on what went before.
+
+    Args:
+        job: of this rank.
+        mine: the subdomains that this rank owns.
+        comm: all ranks; rank 0 owns subdomain 0, and the coarse DNN, which has number N.
+        trained: on rank 0, the coarse DNN as trained on the local decisions.
+
+    Raises:
+        InputError: windows or trained local CNNs cannot be read.
+    """
+
+    def __init__(self, job: Job, mine: range, comm: MPI.Comm, trained: nn.Module | None) -> None:
+        self.job, self.mine, self.comm, self.problem = job, mine, comm, job.problem
+        self.config = settings(job.problem.config)
+        self.device = torch.device(job.place.device)
+        self.target = torch.from_numpy(job.labels["train"]).to(self.device)
+        self.batch_size = min(self.config.batch_size, len(self.target))
+        self.batches = len(self.target) // self.batch_size
+        """Steps of an epoch."""
+        networks = {n: self._cnn(n) for n in mine}
+        if comm.rank == 0:
+            networks[self.problem.subdomains] = self._dnn(trained).to(self.device)
+        steps = self.config.epochs * self.batches
+        self.members = {n: Member(network, self.config, steps) for n, network in networks.items()}
+        self.coarse = networks.get(self.problem.subdomains)
+        self.images = {n: read_windows(job, n) for n in mine}
+
+    def _cnn(self, subdomain: int) -> nn.Module:
+        cnn = local_cnn(self.job, subdomain)
+        if self.problem.config.coherent.start == "transfer":
+            file = checkpoint.path(self.job.directory, subdomain)
+            state, _ = checkpoint.load(file)
+            if state is None or "solved" not in state:
+                raise InputError(f"{file}: expected the trained local CNN; start the same command again")
+            cnn.load_state_dict(state["cnn"])
+        return cnn
+
+    def _dnn(self, trained: nn.Module | None) -> nn.Module:
+        if trained is not None and self.problem.config.coherent.start == "transfer":
+            return deepcopy(trained)
+        coarse, subdomains = self.problem.config.coarse, self.problem.subdomains
+        self.problem.seed(subdomains)
+        return dnn(subdomains, len(self.problem.packed.classes), coarse.hidden, coarse.dropout)
+
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        return float(self.members[self.mine[0]].rate.get_last_lr()[0])
+
+    def order(self, epoch: int) -> Tensor:
+        """The images of an epoch, [batches, B] int64."""
+        self.problem.seed(self.problem.subdomains, epoch)
+        order = torch.randperm(len(self.target))[: self.batches * self.batch_size]
+        return order.view(self.batches, self.batch_size).to(self.device)
+
+    def step(self, epoch: int, step: int, batch: Tensor) -> tuple[float, int]:
+        """Train on one batch, collectively; see `backpropagate`."""
+        config, coarse_number = self.config, self.problem.subdomains
+        decisions = []
+        for n in self.mine:
+            windows = self.images[n]["train"]
+            # The same for all subdomains, so that the windows of an image are shifted alike.
+            self.problem.seed(coarse_number, epoch, step)
+            (padded,) = windows.batches([batch])
+            pixels = recast(windows.normalised(moved(padded, windows.core, config)), config.intensity)
+            self.problem.seed(n, epoch, step)
+            with autocast(config.precision, self.device.type):
+                logits = self.members[n].network(pixels)
+            decisions.append(logits.float().softmax(1))
+        self.problem.seed(coarse_number, epoch, step, 0)
+        found = backpropagate(
+            self.comm, coarse_number, decisions, self.coarse, self.target[batch], config.label_smoothing
+        )
+        for member in self.members.values():
+            member.step()
+        return found
+
+    def decisions(self, split: str) -> np.ndarray:
+        """The final decisions [S, K] float32 for a split on rank 0, no rows elsewhere; collective."""
+        cnns = ((self.members[n].network, self.images[n][split]) for n in self.mine)
+        mine = np.stack([local_decisions(cnn, images, self.config.precision) for cnn, images in cnns])
+        everything = runtime.gather(self.comm, mine, self.problem.subdomains)
+        return everything if self.coarse is None else decide(self.coarse, everything)
+
+    def _file(self, number: int) -> Path:
+        return checkpoint.path(self.job.directory, number, COHERENT)
+
+    def save(self, tally: Tally) -> None:
+        """Keep all networks of this rank at this step."""
+        for number, member in self.members.items():
+            with file_system(self._file(number)):
+                checkpoint.save(self._file(number), {**member.state(), "tally": asdict(tally)})
+
+    def restore(self) -> Tally:
+        """Go on from the newest step that all ranks have kept; collective.
+
+        Some ranks may have kept one more before the job was killed. Where any lacks that step, all start anew.
+        """
+        states = {number: self._load(number) for number in self.members}
+        common = runtime.lowest(self.comm, min(state["tally"]["done"] for state in states.values()))
+        for number, state in states.items():
+            if state["tally"]["done"] > common:
+                checkpoint.step_back(self._file(number))
+                states[number] = self._load(number)
+        (lacking,) = runtime.any_rank(self.comm, any(state["tally"]["done"] != common for state in states.values()))
+        if lacking or common == 0:
+            return Tally()
+        for number, member in self.members.items():
+            member.restore(states[number])
+        kept = states[max(states)]["tally"]
+        return Tally(**{**kept, "history": History(**kept["history"])})
+
+    def _load(self, number: int) -> State:
+        """The newest checkpoint of a network; without one, a tally of no steps alone."""
+        state, damaged = checkpoint.load(self._file(number))
+        for line in damaged:
+            runtime.warn(f"{line}; going on from the one before it, if any")
+        return state or {"tally": asdict(Tally())}
+
+
+def train_coherent(job: Job, mine: range, comm: MPI.Comm, solution: Solution | None) -> Solution | None:
+    """Train the CNN-DNN end to end, collectively; see `CnnDnn` for the other arguments.
+
+    Goes on from the checkpoints that the run directory holds.
+
+    Returns:
+        On rank 0 the solution of the coarse problem with the fusion `coherent` added, None elsewhere.
+
+    Raises:
+        InputError: on all ranks, if any of them cannot go on.
+        Stopped: on all ranks, when any of them was asked to stop; all have made a checkpoint.
+    """
+    model = runtime.together(comm, lambda: CnnDnn(job, mine, comm, solution.network if solution else None))
+    tally = model.restore()
+    epochs, interval = model.config.epochs, job.problem.config.run.checkpoint_seconds
+    began = shown = kept = time.monotonic()
+    for epoch in range(tally.done // model.batches, epochs):
+        order = model.order(epoch)
+        for step in range(tally.done % model.batches, model.batches):
+            started, rate = time.perf_counter(), model.learning_rate()
+            loss, right = model.step(epoch, step, order[step])
+            tally.add(loss, right, time.perf_counter() - started)
+            if step == model.batches - 1:
+                tally.end_epoch(model.batches, order.numel(), rate)
+                runtime.together(comm, lambda: check(tally.history, model.config))
+            now = time.monotonic()
+            if comm.rank == 0 and now - shown >= LINE_SECONDS:
+                shown = now
+                print(line(tally, model.batches, epochs, now - began), flush=True)
+            stop, due = runtime.any_rank(comm, job.request.signal != "", comm.rank == 0 and now - kept >= interval)
+            if stop or due:
+                kept = now
+                runtime.together(comm, lambda: model.save(tally))
+            if stop:
+                raise Stopped(f"stopped by {job.request.signal or 'another rank'}")
+    runtime.together(comm, lambda: model.save(tally))
+    decisions = {split: model.decisions(split) for split in SPLITS}
+    if solution is None:
+        return None
+    return replace(solution, fusions={**solution.fusions, COHERENT: decisions}, coherent_history=vars(tally.history))
+
+
+def check(history: History, config: Local) -> None:
+    """InputError if the loss is no longer finite."""
+    if not np.isfinite(history.loss[-1]):
+        raise InputError(
+            f"--coherent.learning_rate {config.learning_rate}: the loss is not finite after epoch "
+            f"{len(history.loss)}; expected a rate at which training converges, try a tenth"
+        )
+
+
+def line(tally: Tally, batches: int, epochs: int, elapsed: float) -> str:
+    """Progress for a log."""
+    accuracy = f", training accuracy {tally.history.accuracy[-1]:.1%}" if tally.history.accuracy else ""
+    return f"  {clock(elapsed)}  coherent CNN-DNN: epoch {tally.done / batches:.1f} of {epochs}{accuracy}"

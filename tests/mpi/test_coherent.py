@@ -1,0 +1,95 @@
+"""The gradients of the spread CNN-DNN are those of one module that holds all its networks."""
+
+import numpy as np
+import pytest
+import torch
+from mpi4py import MPI
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from ddhpc import runtime
+from ddhpc.coherent import backpropagate
+from ddhpc.decomposition import owned
+from ddhpc.models import build
+from ddhpc.models.dnn import dnn
+
+pytestmark = pytest.mark.mpi
+
+SUBDOMAINS, BATCH, CLASSES = 5, 7, 3
+
+
+class Whole(nn.Module):
+    """All networks in one module, in one process."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        options = {"channels": 1, "classes": CLASSES, "window": (9, 8), "width": 4, "depth": None}
+        self.cnns = nn.ModuleList(build("resnet", **options) for _ in range(SUBDOMAINS))
+        self.dnn = dnn(SUBDOMAINS, CLASSES, (16,), 0.0)
+
+    def forward(self, windows):
+        decisions = [cnn(window).softmax(1) for cnn, window in zip(self.cnns, windows, strict=True)]
+        return self.dnn(torch.cat(decisions, 1))
+
+
+def steps(count):
+    """Windows [N, B, 1, 9, 8] and labels [B] of some batches."""
+    torch.manual_seed(2)
+    return [(torch.randn(SUBDOMAINS, BATCH, 1, 9, 8), torch.randint(0, CLASSES, (BATCH,))) for _ in range(count)]
+
+
+def parameters(network):
+    return [parameter.detach().numpy().copy() for parameter in network.parameters()]
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_gradients_losses_and_weights_are_those_of_one_process(label_smoothing):
+    comm = MPI.COMM_WORLD
+    whole, spread = Whole(), Whole()
+    mine = owned(SUBDOMAINS, comm.size, comm.rank)
+    ours = [spread.cnns[n] for n in mine] + ([spread.dnn] if comm.rank == 0 else [])
+    theirs = [whole.cnns[n] for n in mine] + ([whole.dnn] if comm.rank == 0 else [])
+    together = torch.optim.SGD(whole.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=1e-3)
+    alone = [torch.optim.SGD(each.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=1e-3) for each in ours]
+    for windows, target in steps(4):
+        logits = whole(windows)
+        loss = cross_entropy(logits, target, label_smoothing=label_smoothing)
+        together.zero_grad()
+        loss.backward()
+        for optimizer in alone:
+            optimizer.zero_grad()
+        decisions = [spread.cnns[n](windows[n]).softmax(1) for n in mine]
+        network = spread.dnn if comm.rank == 0 else None
+        found, right = backpropagate(comm, SUBDOMAINS, decisions, network, target, label_smoothing)
+        if comm.rank == 0:
+            assert found == pytest.approx(loss.item(), rel=1e-6)
+            assert right == (logits.argmax(1) == target).sum()
+        for our, their in zip(ours, theirs, strict=True):
+            for gradient, expected in zip(our.parameters(), their.parameters(), strict=True):
+                assert gradient.grad.abs().max() > 0
+                assert torch.allclose(gradient.grad, expected.grad, rtol=1e-5, atol=1e-7)
+        together.step()
+        for optimizer in alone:
+            optimizer.step()
+    for our, their in zip(ours, theirs, strict=True):
+        for weights, expected in zip(parameters(our), parameters(their), strict=True):
+            assert np.allclose(weights, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_scatter_is_the_way_back_of_gather():
+    comm = MPI.COMM_WORLD
+    subdomains = 2 * comm.size + 1
+    mine = owned(subdomains, comm.size, comm.rank)
+    rows = np.arange(subdomains * 6, dtype=np.float32).reshape(subdomains, 3, 2)[mine.start : mine.stop]
+    everything = runtime.gather(comm, rows, subdomains)
+    # As an array that is not contiguous, like a transposed gradient.
+    turned = np.ascontiguousarray(everything.transpose(0, 2, 1)).transpose(0, 2, 1) + 1
+    assert np.array_equal(runtime.scatter(comm, turned, rows), rows + 1)
+
+
+def test_flags_and_values_of_all_ranks():
+    comm = MPI.COMM_WORLD
+    last = comm.rank == comm.size - 1
+    assert runtime.any_rank(comm, last, False, True) == [True, False, True]
+    assert runtime.lowest(comm, 7 - comm.rank) == 8 - comm.size
