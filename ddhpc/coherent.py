@@ -25,6 +25,7 @@ from ddhpc.augment import moved, recast
 from ddhpc.coarse import Solution, decide, inputs
 from ddhpc.config import Config, Local
 from ddhpc.data.packed import SPLITS
+from ddhpc.decomposition import owned
 from ddhpc.errors import InputError, Stopped
 from ddhpc.local import History, State, autocast, local_decisions, schedule, sgd
 from ddhpc.models.dnn import dnn
@@ -104,7 +105,7 @@ def settings(config: Config) -> Local:
 
 def backpropagate(
     comm: MPI.Comm,
-    subdomains: int,
+    counts: Sequence[int],
     decisions: Sequence[Tensor],
     network: nn.Module | None,
     target: Tensor,
@@ -114,7 +115,7 @@ def backpropagate(
 
     Args:
         comm: all ranks, which own consecutive subdomains in their order.
-        subdomains: N.
+        counts: how many each owns.
         decisions: [B, K] float32 of each subdomain of this rank, with the graph of its CNN.
         network: the coarse DNN on rank 0, None elsewhere.
         target: [B] int64 labels, on the device of this rank.
@@ -124,19 +125,33 @@ def backpropagate(
         The loss and how many final decisions are right; 0 and 0 on other ranks than 0.
     """
     mine = torch.stack([each.detach() for each in decisions]).cpu().numpy()
-    everything = runtime.gather(comm, mine, subdomains)
-    gradient, loss, right = everything, 0.0, 0
-    if network is not None:
-        seen = inputs(everything).to(target.device).requires_grad_()
-        logits = network(seen)
-        final = cross_entropy(logits, target, label_smoothing=label_smoothing)
-        final.backward()
-        assert seen.grad is not None
-        gradient = seen.grad.cpu().numpy().reshape(len(target), len(everything), -1).transpose(1, 0, 2)
-        loss, right = final.item(), int((logits.argmax(1) == target).sum())
-    back = torch.from_numpy(runtime.scatter(comm, gradient, mine)).to(target.device)
-    torch.autograd.backward(list(decisions), list(back))
+    back = np.empty_like(mine)
+    sizes = [count * mine[0].size for count in counts]
+    if network is None:
+        comm.Gatherv(mine, None)
+        comm.Scatterv(None, back)
+        loss, right = 0.0, 0
+    else:
+        everything = np.empty((sum(counts), *mine.shape[1:]), mine.dtype)
+        comm.Gatherv(mine, [everything, sizes])
+        gradient, loss, right = final_gradient(network, everything, target, label_smoothing)
+        comm.Scatterv([gradient, sizes], back)
+    torch.autograd.backward(list(decisions), list(torch.from_numpy(back).to(target.device)))
     return loss, right
+
+
+def final_gradient(
+    network: nn.Module, local: np.ndarray, target: Tensor, label_smoothing: float
+) -> tuple[np.ndarray, float, int]:
+    """Set the gradients of the coarse DNN, and give those [N, B, K] to the local decisions [N, B, K], loss and hits."""
+    rows = inputs(local).to(target.device).requires_grad_()
+    logits = network(rows)
+    loss = cross_entropy(logits, target, label_smoothing=label_smoothing)
+    loss.backward()
+    assert rows.grad is not None
+    subdomains, batch, classes = local.shape
+    gradient = rows.grad.view(batch, subdomains, classes).permute(1, 0, 2).contiguous().cpu().numpy()
+    return gradient, loss.item(), int((logits.argmax(1) == target).sum())
 
 
 class CnnDnn:
@@ -157,6 +172,7 @@ class CnnDnn:
 
     def __init__(self, job: Job, mine: range, comm: MPI.Comm, trained: nn.Module | None) -> None:
         self.job, self.mine, self.comm, self.problem = job, mine, comm, job.problem
+        self.counts = [len(owned(self.problem.subdomains, comm.size, rank)) for rank in range(comm.size)]
         self.config = settings(job.problem.config)
         self.device = torch.device(job.place.device)
         self.target = torch.from_numpy(job.labels["train"]).to(self.device)
@@ -214,7 +230,7 @@ class CnnDnn:
             decisions.append(logits.float().softmax(1))
         self.problem.seed(coarse_number, epoch, step, 0)
         found = backpropagate(
-            self.comm, coarse_number, decisions, self.coarse, self.target[batch], config.label_smoothing
+            self.comm, self.counts, decisions, self.coarse, self.target[batch], config.label_smoothing
         )
         for member in self.members.values():
             member.step()

@@ -175,38 +175,18 @@ def gather(comm: MPI.Comm, owned: np.ndarray, subdomains: int) -> np.ndarray:
     Returns:
         [N, ...] on rank 0, no rows elsewhere. Counts are in rows, so a rank may send more than 2^31 bytes.
     """
-    owned = np.ascontiguousarray(owned)
-    everything = np.empty((subdomains if comm.rank == 0 else 0, *owned.shape[1:]), owned.dtype)
-    with _rows(comm, owned) as (counts, row):
-        comm.Gatherv([owned, len(owned), row], [everything, counts, row] if comm.rank == 0 else None)
-    return everything
-
-
-def scatter(comm: MPI.Comm, everything: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """Rows of an array on rank 0 to the ranks that own the subdomains: the way back of `gather`.
-
-    Args:
-        everything: [N, ...] on rank 0; looked at nowhere else.
-        like: what this rank gave to `gather`; dtype and shape of what it gets.
-    """
-    everything, owned = np.ascontiguousarray(everything), np.empty(like.shape, like.dtype)
-    with _rows(comm, owned) as (counts, row):
-        comm.Scatterv([everything, counts, row] if comm.rank == 0 else None, [owned, len(owned), row])
-    return owned
-
-
-@contextmanager
-def _rows(comm: MPI.Comm, owned: np.ndarray) -> Iterator[tuple[list[int], MPI.Datatype]]:
-    """How many rows each rank owns, and the datatype of a row."""
     from mpi4py import MPI
 
+    owned = np.ascontiguousarray(owned)
     counts = np.empty(comm.size, dtype=np.int64)
     comm.Allgather(np.array([len(owned)]), counts)
     row = MPI.BYTE.Create_contiguous(owned.itemsize * prod(owned.shape[1:])).Commit()
     try:
-        yield counts.tolist(), row
+        everything = np.empty((subdomains if comm.rank == 0 else 0, *owned.shape[1:]), owned.dtype)
+        comm.Gatherv([owned, len(owned), row], [everything, counts.tolist(), row] if comm.rank == 0 else None)
     finally:
         row.Free()
+    return everything
 
 
 def any_rank(comm: MPI.Comm, *flags: bool) -> list[bool]:

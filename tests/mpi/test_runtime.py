@@ -61,6 +61,12 @@ def test_gather_puts_rows_in_the_order_of_the_subdomains(comm, dtype, row):
         assert len(gathered) == 0
 
 
+def test_flags_and_values_of_all_ranks(comm):
+    last = comm.rank == comm.size - 1
+    assert runtime.any_rank(comm, last, False, True) == [True, False, True]
+    assert runtime.lowest(comm, 7 - comm.rank) == 8 - comm.size
+
+
 def test_waiting_does_not_burn_the_core(comm):
     ticks = []
     if comm.rank == 0:
