@@ -13,13 +13,14 @@ from torch import nn
 
 from ddhpc import checkpoint
 from ddhpc.coherent import settings
-from ddhpc.config import Coarse, Coherent, Config
+from ddhpc.config import Coarse, Coherent, Config, Data
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
 from ddhpc.images import channels_last
 from ddhpc.local import schedule
 from ddhpc.models.dnn import dnn
 from ddhpc.problem import open_problem
+from ddhpc.report.plan import print_plan, shares
 from ddhpc.results import verify
 from tests.conftest import mpirun
 from tests.test_resume import ranks_of, start
@@ -67,6 +68,20 @@ def test_a_configuration_without_the_section_is_read():
     text = Config().to_yaml()
     before, after = text.index("coherent:"), text.index("run:")
     assert Config.from_yaml(text[:before] + text[after:]) == Config()
+
+
+def test_the_plan_tells_traffic_and_memory(small, capsys):
+    plain, coherent = (
+        open_problem(Config(data=Data(file=str(small)), coherent=Coherent(start=start)))
+        for start in ("none", "scratch")
+    )
+    print_plan(coherent, 2)
+    assert (
+        "coherent CNN-DNN (scratch): 10 more epochs of all local CNNs; in each step 12.0 KiB" in capsys.readouterr().out
+    )
+    assert all(
+        more.memory_bytes > less.memory_bytes for more, less in zip(shares(coherent, 2), shares(plain, 2), strict=True)
+    )
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ class Share:
     scratch_bytes: int
     """Of the temporary file of the largest of its subdomains that are streamed, 0 without any."""
     memory_bytes: int
-    """Estimate of the peak: the largest of its subdomains, and the decisions of all."""
+    """Estimate of the peak: the largest of its subdomains, or all where the CNN-DNN is trained, and all decisions."""
 
 
 def held_bytes(problem: Problem, window: Window) -> int:
@@ -76,6 +76,7 @@ def shares(problem: Problem, ranks: int) -> list[Share]:
             weights = STATES * sum(p.numel() * p.element_size() for p in cnn.parameters())
             activations = activation_bytes(cnn, batch) * problem.config.local.batch_size // 2
             memory[extent(window)] = weights + 2 * activations
+    held_at_once = max if problem.config.coherent.start == "none" else sum
     planned = []
     for rank in range(ranks):
         mine = owned(problem.subdomains, ranks, rank)
@@ -89,7 +90,7 @@ def shares(problem: Problem, ranks: int) -> list[Share]:
                     sum(problem.window_bytes(window).values()) * problem.streamed(window) for window in windows
                 ),
                 memory_bytes=BASE_BYTES
-                + max(held_bytes(problem, window) + memory[extent(window)] for window in windows)
+                + held_at_once(held_bytes(problem, window) + memory[extent(window)] for window in windows)
                 + len(mine) * decisions,
             )
         )
@@ -108,6 +109,13 @@ def print_plan(problem: Problem, ranks: int | None) -> None:
         work = sum(len(fit.images) for fit in problem.fits) / problem.packed.samples["train"]
         times = f"{len(problem.fits)} times" if len(problem.fits) > 1 else "once"
         out.print(f"{problem.decisions} decisions: each local CNN is trained {times}, {work:.1f} times the work")
+    coherent = problem.config.coherent
+    if coherent.start != "none":
+        step = 4 * problem.config.local.batch_size * problem.subdomains * len(problem.packed.classes)
+        out.print(
+            f"coherent CNN-DNN ({coherent.start}): {coherent.epochs} more epochs of all local CNNs; in each step "
+            f"{step / 2**10:.1f} KiB to rank 0 and back"
+        )
     out.print()
 
     windows = Table(title="Subdomains", title_justify="left")
