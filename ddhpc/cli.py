@@ -198,14 +198,15 @@ def prepare(argv: list[str], started: float) -> None:
     add_common_options(options)
     given = vars(parse(options, argv[1:], kind.lists))
 
+    from ddhpc.crew import Ranks
+    from ddhpc.data.crew import Crew
     from ddhpc.report.preparing import print_prepared, progress_of
 
-    def pack() -> None:
-        with progress_of(f"packing {name}") as progress:
-            prepared = kind.pack(**given, progress=progress)
+    crew = Ranks(runtime.world(), say) if runtime.launched_size() > 1 else Crew(say)
+    with progress_of(f"packing {name}", shown=crew.rank == 0) as progress:
+        prepared = kind.pack(**given, progress=progress, crew=crew)
+    if prepared:
         print_prepared(prepared, Path(given["output"]))
-
-    alone(pack)
 
 
 def phantom(argv: list[str], started: float) -> None:

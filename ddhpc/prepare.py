@@ -27,9 +27,9 @@ class Kind:
     lists: tuple[str, ...] = ()
     """Options that take several values."""
 
-    def pack(self, **options: Any) -> Prepared:
+    def pack(self, **options: Any) -> Prepared | None:
         """Pack with these options; imports what reads this kind, which the others need not have installed."""
-        prepared: Prepared = load(self.source)(**options)
+        prepared: Prepared | None = load(self.source)(**options)
         return prepared
 
 

@@ -1,16 +1,24 @@
 """`prepare` and `phantom` as typed: every kind takes its options, packs, and says what it did."""
 
+import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
 from ddhpc.cli import main
 from ddhpc.data import open_packed
+from ddhpc.data.phantom import write_phantoms
 from ddhpc.errors import InputError
 from ddhpc.options import parse, parser
 from ddhpc.prepare import KINDS, add_common_options
+from tests.conftest import mpirun
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -71,11 +79,11 @@ def test_what_is_typed_wrongly(argv, message):
     assert "\n" not in str(raised.value)
 
 
-def test_what_only_the_source_can_know_ends_with_code_2(tmp_path, capsys):
-    with pytest.raises(SystemExit) as left:
-        main(["prepare", "images", str(tmp_path / "nix"), "--output", str(tmp_path / "y.h5"), "--size", "8", "8"], 0)
+def test_what_only_the_source_can_know_ends_with_code_2(tmp_path):
+    command = ["prepare", "images", str(tmp_path / "nix"), "--output", str(tmp_path / "y.h5"), "--size", "8", "8"]
+    with pytest.raises(InputError, match=r"nix: No such file.*; expected a directory of class directories") as left:
+        main(command, 0)
     assert left.value.code == 2
-    assert capsys.readouterr().err.startswith("ddhpc: ")
 
 
 def test_flowers_are_images_of_64_pixels(tmp_path, capsys):
@@ -102,3 +110,121 @@ def test_phantoms_are_packed_by_prepare_ct(tmp_path, capsys):
     assert sum(packed.samples.values()) == 12
     assert "volumes of 32x32x16" in capsys.readouterr().out
     shutil.rmtree(tmp_path / "ph")
+
+
+def photographs(folder, count=40, side=70):
+    """Two classes, each with its last file damaged."""
+    rng = np.random.default_rng(0)
+    for name in ("rose", "tulip"):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(0, 255, (side, side + 20, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number:04}.png")
+        (folder / name / "z.png").write_bytes((folder / name / "0000.png").read_bytes()[:400])
+
+
+def contents(file):
+    """All datasets of a file, and the text that says what was done."""
+    found = {}
+    with h5py.File(file) as opened:
+        opened.visititems(lambda name, item: found.update({name: item[...]} if isinstance(item, h5py.Dataset) else {}))
+        return found, opened.attrs["source"]
+
+
+def same(file, expected):
+    found, source = contents(file)
+    assert source == expected[1]
+    assert found.keys() == expected[0].keys()
+    for name, values in expected[0].items():
+        assert np.array_equal(found[name], values), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["images", "ct"])
+def test_any_number_of_ranks_writes_the_same_file(kind, tmp_path):
+    if kind == "images":
+        photographs(tmp_path / "in")
+        options = ["--size", 16, 16]
+    else:
+        write_phantoms(tmp_path / "in", patients=12, seed=0)
+        (tmp_path / "in/CT-0/bad.nii.gz").write_text("no volume")
+        options = ["--shape", 32, 32, 16, "--groups", "CT-0", "CT-2,CT-3"]
+    command = ["prepare", kind, "in", *options, "--output"]
+    outs = {}
+    for ranks in (0, 1, 3, 4):
+        completed = mpirun(ranks, *command, f"{ranks}.h5", cwd=tmp_path)
+        assert completed.returncode == 0, completed.stderr
+        outs[ranks] = completed.stdout.replace(f"{ranks}.h5", "x.h5").splitlines()
+        same(tmp_path / f"{ranks}.h5", contents(tmp_path / "0.h5"))
+    done, total = re.findall(r"([\d,]+) of ([\d,]+) steps", "\n".join(outs[4]))[-1]
+    assert done == total
+    said = {tuple(line for line in out if "steps" not in line) for out in outs.values()}
+    assert len(said) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.h5", "1.h5", "3.h5", "4.h5", "in"]
+
+
+def start(ranks, cwd, *arguments):
+    """A job under mpirun, running."""
+    command = ["mpirun", "-n", ranks, sys.executable, "-m", "ddhpc", *arguments]
+    with (cwd / "log").open("w") as log:
+        return subprocess.Popen(
+            [*map(str, command)], cwd=cwd, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_job_continues_with_other_ranks(number, tmp_path):
+    """Stopped when some images are decoded; with another number of ranks it goes on, and ends with the same file."""
+    photographs(tmp_path / "in", count=150, side=300)
+    command = ["prepare", "images", "in", "--size", 200, 200, "--output"]
+    job = start(3, tmp_path, *command, "x.h5")
+    pixels, deadline = "x.h5.partial/*-pixels-*.data", time.monotonic() + 60
+    while sum(path.stat().st_size for path in tmp_path.glob(pixels)) < 3e6:
+        assert job.poll() is None, (tmp_path / "log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    job.send_signal(number)
+    assert job.wait(timeout=60) != 0
+    assert not (tmp_path / "x.h5").exists()
+    continued = mpirun(2, *command, "x.h5", cwd=tmp_path)
+    assert continued.returncode == 0, continued.stderr
+    kept = re.search(r"x.h5.partial: continuing; 302 facts, (\d+) pixels are there", continued.stdout)
+    assert kept, continued.stdout
+    assert 3e6 / (3 * 200 * 200) - 3 <= int(kept[1]) < 300
+    assert not (tmp_path / "x.h5.partial").exists()
+    whole = mpirun(0, *command, "whole.h5", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    same(tmp_path / "x.h5", contents(tmp_path / "whole.h5"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 3])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["images", "in", "--size", 16, 16, "--on-error", "stop"], r"in: (rose|tulip)/z.png: .*; --on-error skip"),
+        (["images", "nix", "--size", 16, 16], "nix: No such file"),
+        (["images", "in", "--size", 16, 16, "--seed", -1], "--seed -1: expected 0 or more"),
+        (["images", "in", "--size", 16, 16, "--val-fraction", 0.99, "--test-fraction", 0.001], "class 'rose' has"),
+    ],
+)
+def test_bad_input_on_any_rank_is_one_line(arguments, message, ranks, tmp_path):
+    photographs(tmp_path / "in")
+    completed = mpirun(ranks, "prepare", *arguments, "--output", "x.h5", cwd=tmp_path)
+    assert completed.returncode == 2
+    lines = [line for line in completed.stderr.splitlines() if line.startswith("ddhpc: ")]
+    assert len(lines) == 1
+    assert re.search(message, lines[0])
+    assert "Traceback" not in completed.stderr
+    assert not (tmp_path / "x.h5").exists()
+
+
+@pytest.mark.slow
+def test_another_option_starts_anew_and_says_so(tmp_path):
+    photographs(tmp_path / "in")
+    command = ["prepare", "images", "in", "--output", "x.h5", "--size"]
+    assert mpirun(2, *command, 16, 16, "--on-error", "stop", cwd=tmp_path).returncode == 2
+    again = mpirun(2, *command, 12, 12, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "x.h5.partial: options changed since; starting anew" in again.stdout

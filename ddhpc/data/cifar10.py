@@ -17,6 +17,7 @@ from urllib.error import URLError
 
 import numpy as np
 
+from ddhpc.data.crew import Crew
 from ddhpc.data.decode import endings
 from ddhpc.data.division import Divided, counted, divide, drop_copies
 from ddhpc.data.folders import scan
@@ -65,14 +66,15 @@ def prepare_cifar10(
     seed: int = 0,
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
-) -> Prepared:
+    crew: Crew | None = None,
+) -> Prepared | None:
     """Packs CIFAR-10 of a directory that holds (or is) `cifar-10-batches-py`, or of `train|test/<class>/*`.
 
     With `download`, batches that are missing are first fetched into `source`. The test images are the official ones;
     val is drawn from each class of the training images by its fraction, unless the tree has one. Of what remains
     `train_samples` are packed, the same share of each class and a subset of any larger number's; None: all. A tree
     whose names keep the order of the batches gives the same samples. Copies of images of an earlier split and
-    unreadable files are left out and named in the result and in the file.
+    unreadable files are left out and named in the result and in the file. `crew` is as for `prepare_images`.
 
     Raises InputError for bad options, an output that exists, and a source that is not CIFAR-10.
     """
@@ -87,8 +89,9 @@ def prepare_cifar10(
     drawing = _Drawing(val_fraction=val_fraction, train_samples=train_samples, seed=seed)
     root = source.absolute().parent if source.absolute().name == BATCHES else source
     if download or os.path.isdir(root / BATCHES):
-        return _pack_batches(root, download, drawing, output, overwrite, progress)
-    return _pack_tree(source, drawing, output, overwrite, progress)
+        # They are one array, read in seconds: nothing to share.
+        return (crew or Crew()).on_first(lambda: _pack_batches(root, download, drawing, output, overwrite, progress))
+    return _pack_tree(source, drawing, output, overwrite, progress, crew or Crew())
 
 
 def subset(labels: np.ndarray, count: int, seed: int) -> list[int]:
@@ -110,7 +113,7 @@ def _pack_batches(
     images, labels, given = _read_batches(root, download)
     ids = _number([f"{split}/{CLASSES[label]}" for split, label in zip(given, labels, strict=True)])
     divided, notes = drawing.divide(given, labels, ids)
-    divided, copies = drop_copies(divided, ids, [hashlib.sha256(image).digest() for image in images])
+    divided, copies = drop_copies(divided, ids, [hashlib.sha256(image).hexdigest() for image in images])
     if copies:
         notes.append(f"{len(copies)} images left out: copy of an image of an earlier split")
     start, total = 0, sum(map(len, divided.values()))
@@ -176,7 +179,9 @@ def _number(kinds: Sequence[str]) -> list[str]:
     return names
 
 
-def _pack_tree(source: Path, drawing: _Drawing, output: Path, overwrite: bool, progress: Progress) -> Prepared:
+def _pack_tree(
+    source: Path, drawing: _Drawing, output: Path, overwrite: bool, progress: Progress, crew: Crew
+) -> Prepared | None:
     if not all(os.path.isdir(source / split) for split in ("train", "test")):
         raise InputError(
             f"{source}: holds neither {BATCHES} nor train/ and test/ with a directory for each class; "
@@ -202,4 +207,5 @@ def _pack_tree(source: Path, drawing: _Drawing, output: Path, overwrite: bool, p
         notes=notes,
         overwrite=overwrite,
         progress=progress,
+        crew=crew,
     )

@@ -31,8 +31,8 @@ class Facts:
     """Pillow's."""
     size: tuple[int, int]
     """(height, width) as stored."""
-    checksum: bytes
-    """SHA-256 of the file."""
+    checksum: str
+    """SHA-256 of the file, hexadecimal."""
 
 
 def endings() -> tuple[str, ...]:
@@ -44,7 +44,7 @@ def examine(path: Path) -> Facts:
     """Decodes a whole file; raises whatever the decoder raises where it is damaged or not an image."""
     data = path.read_bytes()
     with Image.open(io.BytesIO(data)) as image:
-        facts = Facts(mode=image.mode, size=image.size[::-1], checksum=hashlib.sha256(data).digest())
+        facts = Facts(mode=image.mode, size=image.size[::-1], checksum=hashlib.sha256(data).hexdigest())
         image.draft(None, (1, 1))  # JPEG: reads everything, but computes an eighth of the pixels
         _convert(ImageOps.exif_transpose(image), "grey")
     return facts

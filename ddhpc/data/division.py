@@ -58,14 +58,14 @@ def divide(
     return divided | {name: [i for i in pool if split_of[number[owners[i]]] == name] for name in drawn}
 
 
-def drop_copies(divided: Divided, ids: Sequence[str], checksums: Sequence[bytes]) -> tuple[Divided, dict[str, str]]:
+def drop_copies(divided: Divided, ids: Sequence[str], checksums: Sequence[str]) -> tuple[Divided, dict[str, str]]:
     """Leaves out copies of samples of earlier splits, which would make accuracy look better than it is.
 
     Gives what is kept, and the reason for each id left out.
     """
     kept: Divided = {}
     copies: dict[str, str] = {}
-    earlier: dict[bytes, str] = {}
+    earlier: dict[str, str] = {}
     for name, members in divided.items():
         originals = {i: earlier.get(checksums[i]) for i in members}
         kept[name] = [i for i, original in originals.items() if original is None]
@@ -91,7 +91,7 @@ def check_patients(divided: Divided, ids: Sequence[str], patients: Sequence[str]
 
 
 def counted(items: Iterable[Item], progress: Callable[[int, int], None], start: int, total: int) -> Iterator[Item]:
-    """The items; after each one `progress` is told the steps done, from `start` on, and their total."""
+    """The items; as each one is handed out `progress` is told the steps done, from `start` on, and their total."""
     for done, item in enumerate(items, start + 1):
-        yield item
         progress(done, total)
+        yield item

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from ddhpc.data.crew import Crew
 from ddhpc.data.division import check_drawing
 from ddhpc.data.folders import Folder, scan
 from ddhpc.data.hdf5 import check_output
@@ -46,14 +47,15 @@ def prepare_faces(
     on_error: OnError = "skip",
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
-) -> Prepared:
+    crew: Crew | None = None,
+) -> Prepared | None:
     """Packs the faces of `yaleBNN/*`, grey uint8 of `size`, (height, width) in pixels of the original 192x168.
 
     "random" draws val and test from each subject by their fractions. "light" tests on lights of more than 35
     degrees azimuth to either side, whatever their elevation, and trains on the others, of which a fraction is
     val. Ambient frames, frames marked as bad, logs and lists are always left out; files that are unreadable or
     whose names do not tell subject and light end the run with "stop" and are left out with "skip". All are named
-    in the result and in the file. Progress counts every file twice: decoded, then packed.
+    in the result and in the file. Progress and `crew` are as for `prepare_images`.
 
     Raises InputError for bad options, an output that exists, and a source without two subjects that both have
     training images.
@@ -80,6 +82,7 @@ def prepare_faces(
         notes=[f"test: lights of more than {SMALL_AZIMUTH} degrees azimuth, any elevation"] if split == "light" else [],
         overwrite=overwrite,
         progress=progress,
+        crew=crew or Crew(),
     )
 
 

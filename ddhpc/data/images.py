@@ -8,19 +8,23 @@ resized with antialiasing. Of several frames the first counts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 from PIL import UnidentifiedImageError
 
-from ddhpc.data.decode import Facts, Mode, Resize, common_mode, endings, examine, pixels
+from ddhpc.data.crew import Crew
+from ddhpc.data.decode import Facts as ImageFacts
+from ddhpc.data.decode import Mode, Resize, common_mode, endings, examine, pixels
 from ddhpc.data.division import check_drawing, counted, divide, drop_copies
 from ddhpc.data.folders import File, Folder, scan
 from ddhpc.data.hdf5 import check_output
 from ddhpc.data.packed import Packed, Split, write_packed
+from ddhpc.data.partial import Facts, Partial, open_partial
 from ddhpc.errors import InputError
 
 Progress = Callable[[int, int], None]
@@ -53,14 +57,16 @@ def prepare_images(
     on_error: OnError = "skip",
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
-) -> Prepared:
+    crew: Crew | None = None,
+) -> Prepared | None:
     """Packs a folder of images, `<class>/*` or `train|val|test/<class>/*`; classes are in order of name.
 
     `size` is (height, width) in pixels. "crop" scales an image to cover it and cuts out the centre, "stretch"
     ignores the aspect. A split without images is drawn from the training images of each class by its
     fraction. Files that are unreadable, no images or in no class end the run with "stop"; with "skip" they are
     left out and named in the result and in the file. Copies of images of an earlier split and files that no
-    image reader claims by their name are always left out. Progress counts every file twice: decoded, then packed.
+    image reader claims by their name are always left out. Progress counts every file three times: examined, decoded,
+    packed. The ranks of a `crew` share the first two; those above 0 get None.
 
     Raises InputError for bad options, an output that exists, and a folder without two classes that both have
     training images.
@@ -86,6 +92,7 @@ def prepare_images(
         on_error=on_error,
         overwrite=overwrite,
         progress=progress,
+        crew=crew or Crew(),
     )
 
 
@@ -103,12 +110,14 @@ def pack_images(
     notes: Sequence[str] = (),
     overwrite: bool,
     progress: Progress,
-) -> Prepared:
+    crew: Crew,
+) -> Prepared | None:
     """Packs the listed files of a folder as `prepare_images` does, with checked options.
 
     `fractions` are those of splits to draw where no file is in them, `notes` what the listing did.
     """
-    facts, damaged = _examine(folder, listed.files, on_error, progress)
+    store = open_partial(output, crew, listed.files, size=size, resize=resize)
+    facts, damaged = _examine(store, folder, listed.files, on_error, progress)
     skipped = {**listed.skipped, **damaged}
     trained = {file.label for file in facts if file.split in ("", "train")}
     for label, name in enumerate(listed.classes):
@@ -133,29 +142,42 @@ def pack_images(
     notes += [f"{name}: {part:.0%} of each class in train, seed {seed}" for name, part in missing.items()]
     notes += [f"{count} files left out: {reason}" for reason, count in left_out.most_common()]
 
-    start = len(listed.files)
-    total = start + sum(map(len, divided.values()))
-    splits = {}
-    for name, members in divided.items():
-        chosen = [files[i] for i in members]
-        splits[name] = Split(
-            labels=labels[members],
-            ids=[file.id for file in chosen],
-            images=_load(counted(chosen, progress, start, total), mode, size, resize),
+    kept = {name: [files[i] for i in members] for name, members in divided.items()}
+    examined, chosen = len(listed.files), sum(map(len, kept.values()))
+    total = examined + 2 * chosen
+
+    def load(file: File) -> tuple[Facts, np.ndarray]:
+        try:
+            return {}, pixels(file.path, mode, size, resize)
+        except OSError as error:
+            raise InputError(f"{file.path}: could be read before, but not any more: {error}") from error
+
+    everything = [file for members in kept.values() for file in members]
+    images = store.each("pixels", everything, load, lambda done: progress(examined + done, total))
+    written = counted((record.pixels() for record in images), progress, examined + chosen, total)
+
+    def write() -> Prepared:
+        packed = write_packed(
+            output,
+            classes=listed.classes,
+            splits={
+                name: Split(
+                    labels=labels[divided[name]],
+                    ids=[file.id for file in members],
+                    images=islice(written, len(members)),
+                )
+                for name, members in kept.items()
+            },
+            image_shape=size,
+            channels=3 if mode == "colour" else 1,
+            dtype="uint16" if mode == "16-bit grey" else "uint8",
+            source=f"{kind} of {folder.absolute().name}: {'; '.join(notes)}",
+            skipped=[f"{path}: {reason}" for path, reason in skipped.items()],
+            overwrite=overwrite,
         )
-        start += len(chosen)
-    packed = write_packed(
-        output,
-        classes=listed.classes,
-        splits=splits,
-        image_shape=size,
-        channels=3 if mode == "colour" else 1,
-        dtype="uint16" if mode == "16-bit grey" else "uint8",
-        source=f"{kind} of {folder.absolute().name}: {'; '.join(notes)}",
-        skipped=[f"{path}: {reason}" for path, reason in skipped.items()],
-        overwrite=overwrite,
-    )
-    return Prepared(packed=packed, notes=tuple(notes), skipped=skipped)
+        return Prepared(packed=packed, notes=tuple(notes), skipped=skipped)
+
+    return store.finish(write)
 
 
 def check_size(size: tuple[int, int]) -> None:
@@ -177,22 +199,27 @@ def stop_at(folder: Path, bad: Mapping[str, str]) -> None:
 
 
 def _examine(
-    folder: Path, files: Sequence[File], on_error: OnError, progress: Progress
-) -> tuple[dict[File, Facts], dict[str, str]]:
+    store: Partial, folder: Path, files: Sequence[File], on_error: OnError, progress: Progress
+) -> tuple[dict[File, ImageFacts], dict[str, str]]:
     """Facts of the readable files, and the names of the others with the reason."""
-    facts, damaged = {}, {}
-    for file in counted(files, progress, 0, 2 * len(files)):
+
+    def judge(file: File) -> tuple[Facts, None]:
         found = _try(file.path)
         if isinstance(found, str):
-            damaged[file.id] = found
             if on_error == "stop":
-                stop_at(folder, damaged)
-        else:
-            facts[file] = found
-    return facts, damaged
+                stop_at(folder, {file.id: found})
+            return {"damaged": found}, None
+        return asdict(found), None
+
+    records = store.each("facts", files, judge, lambda done: progress(done, 3 * len(files)))
+    found = {file: record.facts for file, record in zip(files, records, strict=True)}
+    damaged = {file.id: facts["damaged"] for file, facts in found.items() if "damaged" in facts}
+    if on_error == "stop":
+        stop_at(folder, damaged)
+    return {file: ImageFacts(**facts) for file, facts in found.items() if file.id not in damaged}, damaged
 
 
-def _try(path: Path) -> Facts | str:
+def _try(path: Path) -> ImageFacts | str:
     try:
         return examine(path)
     except UnidentifiedImageError:
@@ -202,16 +229,7 @@ def _try(path: Path) -> Facts | str:
         return " ".join(reason.split()) or type(error).__name__
 
 
-def _load(files: Iterable[File], mode: Mode, size: tuple[int, int], resize: Resize) -> Iterator[np.ndarray]:
-    for file in files:
-        try:
-            image = pixels(file.path, mode, size, resize)
-        except OSError as error:
-            raise InputError(f"{file.path}: could be read before, but not any more: {error}") from error
-        yield image
-
-
-def _conversions(facts: Sequence[Facts], mode: Mode, size: tuple[int, int], resize: Resize) -> list[str]:
+def _conversions(facts: Sequence[ImageFacts], mode: Mode, size: tuple[int, int], resize: Resize) -> list[str]:
     modes = ", ".join(f"{name} {count}" for name, count in Counter(fact.mode for fact in facts).most_common())
     sizes = sorted({fact.size for fact in facts}, key=lambda size: (size[0] * size[1], size))
     smallest, largest, wanted = (f"{height}x{width}" for height, width in (sizes[0], sizes[-1], size))

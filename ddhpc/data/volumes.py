@@ -3,7 +3,8 @@
 Packed arrays are [C, x, y, z] with one channel; x runs from the patient's left to right, y from posterior to
 anterior, z from inferior to superior. Volumes that hold whole numbers are stored as uint8, int16 or uint16, the
 first that fits, so are volumes clipped to a window of at least 255 units (Hounsfield units lose nothing by it);
-others as float32. One volume is in memory at a time, beside the row of chunks that the writer fills.
+others as float32. Each is decoded once, and waits beside the
+output until all are; one is in memory at a time, beside the row of chunks that the writer fills.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import numpy as np
 
+from ddhpc.data.crew import Crew
 from ddhpc.data.dicom import read_series
 from ddhpc.data.division import check_drawing, check_patients, counted, divide, drop_copies
 from ddhpc.data.hdf5 import check_output
@@ -26,6 +29,7 @@ from ddhpc.data.images import Prepared, Progress
 from ddhpc.data.listing import Listing, Sample, grouped, list_volumes
 from ddhpc.data.nifti import read_nifti
 from ddhpc.data.packed import Split, write_packed
+from ddhpc.data.partial import Facts, open_partial
 from ddhpc.data.voxels import Shape, Spacing, Volume, Window, grid, resampled
 from ddhpc.errors import InputError
 
@@ -48,10 +52,10 @@ class _Facts:
     high: float
     whole: bool
     """All voxels are whole numbers."""
-    checksum: bytes
+    checksum: str
 
 
-def prepare_ct(source: Path | str, output: Path | str, **options: Any) -> Prepared:
+def prepare_ct(source: Path | str, output: Path | str, **options: Any) -> Prepared | None:
     """`prepare_volumes` with CT_DEFAULTS where nothing else is given."""
     return prepare_volumes(source, output, **{**CT_DEFAULTS, **options})
 
@@ -71,7 +75,8 @@ def prepare_volumes(
     allow_shared_patients: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
-) -> Prepared:
+    crew: Crew | None = None,
+) -> Prepared | None:
     """Packs labelled volumes of class folders or a CSV table (`list_volumes`), each resampled (`resampled`).
 
     `shape` is in voxels, `spacing` in mm, both along x, y, z; `window` in the units of the volumes. Each of
@@ -79,7 +84,8 @@ def prepare_volumes(
     groups classes are in order of name. A split without volumes is drawn from the training volumes by its
     fraction, by class, all volumes of a patient together. Volumes that cannot be used end the run with
     "stop"; with "skip" they are left out and named in the result and in the file. Copies of volumes of an
-    earlier split are always left out. Progress counts every volume twice: examined, then packed.
+    earlier split are always left out. Progress counts every volume twice: decoded, then packed. The ranks of a
+    `crew` share the decoding; those above 0 get None.
 
     Raises InputError for bad options, an output that exists, a source that cannot be listed, a class without
     training volumes, a patient in two splits unless allowed, and volumes that end up in different shapes.
@@ -90,7 +96,23 @@ def prepare_volumes(
     check_output(output, overwrite=overwrite)
 
     listing = grouped(list_volumes(source), groups)
-    facts, bad = _examine(source, listing, window, on_error, progress)
+    store = open_partial(output, crew or Crew(), listing.samples, shape=shape, spacing=spacing, window=window)
+
+    def decode(sample: Sample) -> tuple[Facts, np.ndarray | None]:
+        found = _try(sample.path, window)
+        if isinstance(found, str):
+            _stop_at(source, {sample.id: found}, on_error)
+            return {"bad": found}, None
+        facts, volume = found
+        return asdict(facts), resampled(volume, shape=shape, spacing=spacing, window=window)
+
+    _stop_at(source, listing.bad, on_error)
+    count = len(listing.samples)
+    records = store.each("volumes", listing.samples, decode, lambda done: progress(done, 2 * count))
+    decoded = dict(zip(listing.samples, records, strict=True))
+    bad = dict(listing.bad) | {s.id: r.facts["bad"] for s, r in decoded.items() if "bad" in r.facts}
+    _stop_at(source, bad, on_error)
+    facts = {sample: _Facts(**record.facts) for sample, record in decoded.items() if sample.id not in bad}
     samples = [sample for sample in listing.samples if sample in facts]
     _check_classes(source, listing, samples, bad)
 
@@ -113,31 +135,28 @@ def prepare_volumes(
     left_out = {"not a volume": listing.skipped, "unusable": bad, "copy of a volume of an earlier split": copies}
     notes += [f"{len(names)} left out: {reason}" for reason, names in left_out.items() if names]
 
-    start = len(listing.samples)
-    total = start + sum(map(len, divided.values()))
-    splits = {}
-    for name, members in divided.items():
-        chosen = [samples[i] for i in members]
-        splits[name] = Split(
-            labels=labels[members],
-            ids=[sample.id for sample in chosen],
-            images=(
-                _packed(sample, shape, spacing, window, dtype) for sample in counted(chosen, progress, start, total)
-            ),
+    total = count + sum(map(len, divided.values()))
+    order = [decoded[samples[i]] for members in divided.values() for i in members]
+    written = counted((_stored(record.pixels(), dtype) for record in order), progress, count, total)
+
+    def write() -> Prepared:
+        packed = write_packed(
+            output,
+            classes=listing.classes,
+            splits={
+                name: Split(labels=labels[members], ids=[ids[i] for i in members], images=islice(written, len(members)))
+                for name, members in divided.items()
+            },
+            image_shape=packed_shape,
+            channels=1,
+            dtype=dtype,
+            source=f"volumes of {source.absolute().name}: {'; '.join(notes)}",
+            skipped=[f"{path}: {reason}" for path, reason in skipped.items()],
+            overwrite=overwrite,
         )
-        start += len(members)
-    packed = write_packed(
-        output,
-        classes=listing.classes,
-        splits=splits,
-        image_shape=packed_shape,
-        channels=1,
-        dtype=dtype,
-        source=f"volumes of {source.absolute().name}: {'; '.join(notes)}",
-        skipped=[f"{path}: {reason}" for path, reason in skipped.items()],
-        overwrite=overwrite,
-    )
-    return Prepared(packed=packed, notes=tuple(notes), skipped=skipped)
+        return Prepared(packed=packed, notes=tuple(notes), skipped=skipped)
+
+    return store.finish(write)
 
 
 def _check_options(shape: Shape | None, spacing: Spacing | None, window: Window | None, on_error: str) -> None:
@@ -151,36 +170,19 @@ def _check_options(shape: Shape | None, spacing: Spacing | None, window: Window 
         raise InputError(f"--on-error {on_error}: expected {' or '.join(get_args(OnError))}")
 
 
-def _examine(
-    source: Path, listing: Listing, window: Window | None, on_error: OnError, progress: Progress
-) -> tuple[dict[Sample, _Facts], dict[str, str]]:
-    """Facts of the usable volumes, and the names of the others with the reason."""
-    facts: dict[Sample, _Facts] = {}
-    bad = dict(listing.bad)
-    for sample in counted(listing.samples, progress, 0, 2 * len(listing.samples)):
-        if bad and on_error == "stop":
-            break
-        found = _try(sample.path, window)
-        if isinstance(found, str):
-            bad[sample.id] = found
-        else:
-            facts[sample] = found
+def _stop_at(source: Path, bad: Mapping[str, str], on_error: OnError) -> None:
     if bad and on_error == "stop":
         name, reason = next(iter(bad.items()))
         raise InputError(f"{source}: {name}: {reason}; --on-error skip leaves such files out")
-    return facts, bad
 
 
-def _try(path: Path, window: Window | None) -> _Facts | str:
+def _try(path: Path, window: Window | None) -> tuple[_Facts, Volume] | str:
     try:
-        return _facts(_read(path), window)
+        volume = read_series(path) if path.is_dir() else read_nifti(path)
+        return _facts(volume, window), volume
     except Exception as error:  # on damaged files the libraries raise anything: zlib.error, struct.error, ...
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return " ".join(reason.split()) or type(error).__name__
-
-
-def _read(path: Path) -> Volume:
-    return read_series(path) if path.is_dir() else read_nifti(path)
 
 
 def _facts(volume: Volume, window: Window | None) -> _Facts:
@@ -201,7 +203,7 @@ def _facts(volume: Volume, window: Window | None) -> _Facts:
         low=low if window is None else max(low, window[0]),
         high=high if window is None else min(high, window[1]),
         whole=voxels.dtype.kind in "iu" or bool((voxels == np.rint(voxels)).all()),
-        checksum=hashlib.sha256(repr(volume.spacing).encode() + voxels.tobytes()).digest(),
+        checksum=hashlib.sha256(repr(volume.spacing).encode() + voxels.tobytes()).hexdigest(),
     )
 
 
@@ -237,14 +239,7 @@ def _stored_as(facts: Sequence[_Facts], window: Window | None) -> str:
     return "float32"
 
 
-def _packed(
-    sample: Sample, shape: Shape | None, spacing: Spacing | None, window: Window | None, dtype: str
-) -> np.ndarray:
-    try:
-        volume = _read(sample.path)
-    except Exception as error:  # as in _try
-        raise InputError(f"{sample.path}: could be read before, but not any more: {error}") from error
-    voxels = resampled(volume, shape=shape, spacing=spacing, window=window)
+def _stored(voxels: np.ndarray, dtype: str) -> np.ndarray:
     return (voxels if dtype == "float32" else voxels.round().astype(dtype))[None]
 
 

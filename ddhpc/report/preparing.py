@@ -16,22 +16,25 @@ SHOWN_FILES = 20
 
 
 @contextmanager
-def progress_of(task: str) -> Iterator[Callable[[int, int], None]]:
-    """A callback (done, total) that moves a progress bar on a terminal, and prints every tenth in a log."""
+def progress_of(task: str, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """A callback (done, total) that moves a progress bar on a terminal, and prints every tenth in a log.
+
+    Not `shown` on ranks above 0.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console(), disable=not is_terminal(), transient=True) as bar:
+    with Progress(*columns, console=console(), disable=not (shown and is_terminal()), transient=True) as bar:
         row = bar.add_task(task)
         printed = 0
 
         def advance(done: int, total: int) -> None:
             nonlocal printed
             bar.update(row, completed=done, total=total)
-            if bar.disable and 10 * done // total > printed:
+            if shown and bar.disable and 10 * done // total > printed:
                 printed = 10 * done // total
                 print(f"  {task}: {done:,} of {total:,} steps", flush=True)
 

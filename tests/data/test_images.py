@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from zlib import crc32
 
@@ -223,13 +224,23 @@ def test_copies_in_later_splits_are_left_out(folder):
     assert "2 files left out: copy of an image of an earlier split" in prepared.notes
 
 
-def test_progress_counts_every_file_twice(folder):
+def test_progress_counts_every_file_three_times(folder):
     (folder / "ape/bad.png").write_text("")
     steps: list[tuple[int, int]] = []
     prepare(folder, progress=lambda done, total: steps.append((done, total)))
-    assert [done for done, _ in steps] == list(range(1, 42))
-    assert steps[0] == (1, 42)
-    assert steps[-1] == (41, 41)
+    assert [done for done, _ in steps] == list(range(1, 62))
+    assert steps[0] == (1, 63)
+    assert steps[-1] == (61, 61)
+
+
+def test_an_image_that_vanishes_while_packing_is_named(folder):
+    def remove(done: int, total: int) -> None:
+        if done == 20:
+            shutil.rmtree(folder / "bee")
+
+    with pytest.raises(InputError, match=r"bee/.*could be read before, but not any more"):
+        prepare(folder, progress=remove)
+    assert not (folder.parent / "x.h5").exists()
 
 
 @pytest.mark.parametrize(
