@@ -21,8 +21,8 @@ from ddhpc.errors import InputError
 from ddhpc.images import Images
 
 DECISION_BATCH = 512
-DECISION_PIXELS = 2**22
-"""Pixels of a batch of decisions, so that the layers' outputs for volumes do not outgrow those of training."""
+DECISION_PIXELS = 2**20
+"""Pixels of a batch of decisions, so that the layers' outputs for volumes do not need more memory than training."""
 WARM_UP = 0.25
 
 State = dict[str, Any]
