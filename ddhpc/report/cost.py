@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from ddhpc.config import Config
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
 from ddhpc.report.numbers import by, plural
@@ -95,6 +96,20 @@ def check_baseline(file: h5py.File, baseline: h5py.File, named: Path) -> None:
         raise InputError(
             f"{option}: has other pixels ({other[:12]}); expected the packed file of the run ({mine[:12]})"
         )
+
+
+def differences(file: h5py.File, baseline: h5py.File) -> list[str]:
+    """What of the training differs between a run and its baseline, apart from the decomposition and the width."""
+    mine, other = (Config.from_yaml(each.attrs["config"]).to_dict() for each in (file, baseline))
+    pairs = {
+        f"{section}.{name}": (mine[section][name], other[section][name])
+        for section, names in (("model", ("name", "depth", "global_width")), ("local", mine["local"]))
+        for name in names
+    }
+    pairs["run.seed"] = mine["run"]["seed"], other["run"]["seed"]
+    pairs["processor"] = file.attrs["processor"], baseline.attrs["processor"]
+    pairs["device"] = _shown(file["local/device"][0]), _shown(baseline["local/device"][0])
+    return [f"{name} is {own} against {its}" for name, (own, its) in pairs.items() if own != its]
 
 
 def _shown(value: bytes | np.integer) -> str:

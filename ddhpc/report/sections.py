@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from ddhpc import coarse
 from ddhpc.config import Config
 from ddhpc.metrics import scores
-from ddhpc.report.cost import critical_path, machine
+from ddhpc.report.cost import critical_path, differences, machine
 from ddhpc.report.dependence import MOVED, drops, examples
 from ddhpc.report.figures import accuracy, domain, training
+from ddhpc.report.figures.style import shortened
 from ddhpc.report.numbers import by, duration, percent
 from ddhpc.report.picture import Pictures
 
@@ -71,7 +72,7 @@ def _decomposition(file: h5py.File, area: domain.Domain, pictures: Pictures) -> 
     chosen = critical_path(file).slowest
     name = file["samples/test/id"].asstr()[0]
     caption = (
-        f"{len(area.blocks)} subdomains, {by(area.grid)}, numbered row by row, on "
+        f"{len(area.blocks)} subdomains, {by(area.grid)}, numbered row-major, on "
         f"{'volumes' if len(area.shape) == 3 else 'images'} of {by(area.shape)}. A local CNN sees its block and the "
         f"overlap around it; the dashed window is that of the local CNN that took longest."
     )
@@ -183,11 +184,10 @@ def _dependence(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Sec
     chosen = examples(labels, final, coarse.vote(local), shares, EXAMPLES)
     found = 100 * shares
     names = file["samples/test/id"].asstr()[...]
-    decided = [
-        f"{classes[final[n].argmax()]}, {percent(final[n].max())}"
-        + (" (right)" if final[n].argmax() == labels[n] else f" (is {classes[labels[n]]})")
-        for n in chosen
-    ]
+    named = [shortened(name) for name in classes]
+    decided = [f"{named[final[n].argmax()]}, {percent(final[n].max())}" for n in chosen]
+    truth = ["right" if final[n].argmax() == labels[n] else f"is {named[labels[n]]}" for n in chosen]
+    said = [f"{n}: {words}\n{word}" for n, words, word in zip(chosen, decided, truth, strict=True)]
     overall = found.mean(axis=0)
     most = int(overall.argmax())
     return Section(
@@ -203,13 +203,13 @@ def _dependence(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Sec
             area,
             [pictures.of(n) for n in chosen],
             found[chosen],
-            [f"{n}: {words}" for n, words in zip(chosen, decided, strict=True)],
+            said,
         ),
-        alt="Test images with the influence of each subdomain drawn over them: " + "; ".join(decided),
+        alt="Test images with the influence of each subdomain drawn over them: " + "; ".join(said),
         head=(
             "subdomain",
             "mean over test",
-            *(f"{n} ({names[n]}): {words}" for n, words in zip(chosen, decided, strict=True)),
+            *(f"{words} ({names[n]})" for n, words in zip(chosen, said, strict=True)),
         ),
         rows=[(str(n), f"{overall[n]:+.2f}", *(f"{found[m, n]:+.2f}" for m in chosen)) for n in range(subdomains)],
     )
@@ -281,12 +281,14 @@ def _speedup(file: h5py.File, baseline: h5py.File | None) -> Section:
         if path.shared
         else ""
     )
+    unequal = differences(file, baseline)
+    warning = f" They differ in more than the decomposition: {'; '.join(unequal)}." if unequal else ""
     return leave(
         caption=f"The critical path is the slowest local CNN ({path.clock} time) and the coarse DNN after it, against "
         f"the global CNN's training ({other.clock} time). {projected}More times than there are "
         "subdomains are possible, since a local CNN sees a part of the image and is narrower as well. The whole run is "
         f"what a clock on the wall showed, from start-up to the results, of {machine(file)}, "
-        f"against {machine(baseline)}.",
+        f"against {machine(baseline)}.{warning}",
         figure=training.speedup(subdomains, [(name, other / mine) for name, mine, other in counted]),
         alt="; ".join(f"{name}: {other / mine:.1f} times faster" for name, mine, other in counted),
         head=("what is counted", "this run", "global CNN", "times faster", "of the ideal"),

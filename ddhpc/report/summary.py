@@ -10,7 +10,7 @@ import numpy as np
 from ddhpc.config import Config
 from ddhpc.decomposition import extent
 from ddhpc.metrics import scores
-from ddhpc.report.cost import critical_path, machine
+from ddhpc.report.cost import critical_path, differences, machine
 from ddhpc.report.numbers import by, duration, percent, plural
 
 
@@ -95,6 +95,8 @@ def summary(file: h5py.File, baseline: h5py.File | None) -> list[str]:
             f"{_interval(baseline)}) and took {duration(other.seconds)} of {other.clock} time, so that the "
             f"{path.kind} critical path is {other.seconds / path.seconds:.1f} times faster."
         )
+        if unequal := differences(file, baseline):
+            said.append(f"They differ in more than the decomposition: {'; '.join(unequal)}.")
     return said
 
 

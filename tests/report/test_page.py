@@ -84,7 +84,8 @@ def test_the_page_needs_nothing_else(page):
         kind, data = image["src"].split(",")
         assert kind == "data:image/png;base64"
         assert base64.b64decode(data) == (page.parent / f"{name}.png").read_bytes()
-        assert Image.open(page.parent / f"{name}.png").width == 1080
+        with Image.open(page.parent / f"{name}.png") as picture:
+            assert picture.width == 1080
         assert (page.parent / f"{name}.svg").read_text().rstrip().endswith("</svg>")
         assert len(image["alt"]) > 20
 
@@ -135,7 +136,7 @@ def test_the_influence_of_subdomains_is_that_of_the_stored_dnn(page, run):
     expected = 100 * drops(lambda decisions: coarse.decide(network, decisions), local, usual)
     head, *rows = Page(page).tables["dependence"]
     assert [float(row[1]) for row in rows] == pytest.approx(expected.mean(axis=0), abs=0.006)
-    sample = int(head[2].split()[0])
+    sample = int(head[2].split(":")[0])
     assert [float(row[2]) for row in rows] == pytest.approx(expected[sample], abs=0.006)
 
 
@@ -243,7 +244,7 @@ def test_a_baseline_of_other_data_is_refused(run, baseline, tmp_path):
 
     with pytest.raises(InputError, match=r"has the grid 3x2; expected the global CNN"):
         write_report(run, run, tmp_path / "page")
-    refused(lambda file: file["classes"].write_direct(file["classes"][::-1].copy()), "has the classes none, columns")
+    refused(lambda file: file["classes"].__setitem__(2, b"dots"), "has the classes rows, columns, dots; expected rows")
     refused(lambda file: file["samples/val/id"].__setitem__(7, b"val/x"), r"another id for val sample 7 \(val/x\)")
     refused(lambda file: file.attrs.modify("data_digest", "0" * 64), "has other pixels .000000000000")
     assert not (tmp_path / "page").exists()
@@ -270,6 +271,16 @@ def test_a_baseline_with_another_division_is_refused(run, baseline, tmp_path):
         ):
             check_baseline(file, found, other)
         shutil.rmtree(other)
+
+
+def test_a_baseline_that_was_trained_otherwise_is_told(run, baseline, page, tmp_path):
+    def longer(file):
+        file.attrs["config"] = file.attrs["config"].replace("epochs: 2\n", "epochs: 15\n")
+
+    found = Page(write_report(run, changed(baseline, tmp_path / "other", longer), tmp_path / "page"))
+    for section in ("", "speedup"):
+        assert "differ in more than the decomposition: local.epochs is 2 against 15." in found.words[section]
+        assert "differ in more" not in Page(page).words[section]
 
 
 def test_a_page_of_somebody_else_stays(run, tmp_path):

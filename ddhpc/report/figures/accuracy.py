@@ -13,6 +13,8 @@ from ddhpc.report.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, SHARES,
 
 WRITTEN_CLASSES = 12
 NAMED_CLASSES = 40
+ROW_OF_LETTERS = 45
+"""Letters that fit below the matrix side by side."""
 LOOKS = {"dnn": (VERMILLION, "D"), "mean": (BLUE, "s"), "vote": (GREEN, "^"), "global CNN": (BLACK, "*")}
 
 
@@ -73,7 +75,8 @@ def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     if len(classes) <= NAMED_CLASSES:
         names = [shortened(name) for name in classes]
         size = 8 if len(classes) <= WRITTEN_CLASSES else 5.5
-        axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 3 else 0, fontsize=size)
+        crowded = len(names) * max(map(len, names)) > ROW_OF_LETTERS
+        axes.set_xticks(range(len(names)), names, rotation=90 if crowded else 0, fontsize=size)
         axes.set_yticks(range(len(names)), names, fontsize=size)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

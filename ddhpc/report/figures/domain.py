@@ -23,6 +23,8 @@ from ddhpc.report.figures.style import BLUE, GREY, ORANGE, PALE, SHARES, SKY, VE
 
 WRITTEN_CELLS = 100
 """Subdomains of a layer up to which numbers are written into them."""
+NARROWEST = 0.3
+"""Inches of a cell with a signed percentage in it."""
 PANELS = 4
 """Layers side by side."""
 
@@ -88,9 +90,10 @@ def decomposition(domain: Domain, image: np.ndarray | None, chosen: int) -> Figu
         panels.append((f"from the side: column {amid}", None if image is None else image[:, amid], (0, 2), met))
     columns = min(len(panels), 2)
     rows = -(-len(panels) // columns)
-    height = max(domain.shape[axes[0]] / domain.shape[axes[1]] for _, _, axes, _ in panels)
-    figure = new_figure(min(0.5 + rows * (0.25 + 5.2 / columns * min(height, 1.5)), 16))
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    shapes = [domain.shape[sides[0]] / domain.shape[sides[1]] for _, _, sides, _ in panels]
+    heights = [0.25 + 5.2 / columns * min(max(shapes[row * columns : (row + 1) * columns]), 1.5) for row in range(rows)]
+    figure = new_figure(min(0.5 + sum(heights), 16))
+    grid = figure.subplots(rows, columns, squeeze=False, height_ratios=heights).ravel()
     for axes in grid[len(panels) :]:
         axes.axis("off")
     for axes, (title, picture, sides, members) in zip(grid, panels, strict=False):
@@ -211,32 +214,33 @@ def dependence(domain: Domain, images: Sequence[np.ndarray | None], drops: np.nd
     each = -(-domain.layers // columns) * columns if domain.layers > 1 else 1
     rows = -(-len(images) * each // columns)
     aspect = min(domain.shape[0] / domain.shape[1], 1.5)
-    figure = new_figure(0.5 + rows * (0.4 + 5.2 / columns * aspect))
+    figure = new_figure(0.5 + rows * (0.5 + 5.2 / columns * aspect))
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels:
         axes.axis("off")
+    written = 5.2 / columns / domain.grid[1] > NARROWEST
     largest = max(float(np.abs(drops).max()), 1e-6)
     for sample, (image, title) in enumerate(zip(images, titles, strict=True)):
         for layer in range(domain.layers):
             axes = panels[sample * each + layer]
             axes.axis("on")
             _canvas(axes, None if image is None else domain.cut(image, layer), (domain.shape[0], domain.shape[1]))
-            heading = title if layer == 0 else ""
-            axes.set_title(heading, loc="left", fontsize=8)
+            # Not in the layout, where a long title would push the next column away.
+            axes.set_title(title if layer == 0 else "\n", loc="left", fontsize=8).set_in_layout(layer > 0 or each == 1)
             if len(domain.grid) == 3:
                 axes.set_xlabel(domain.title(layer), fontsize=8)
             for n in domain.members(layer):
-                _draw_drop(axes, domain.blocks[n], float(drops[sample, n]), largest, len(domain.members(layer)))
+                _draw_drop(axes, domain.blocks[n], float(drops[sample, n]), largest, written)
     handles = [Patch(color=VERMILLION, label="spoke for the decision"), Patch(color=BLUE, label="against it")]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 
 
-def _draw_drop(axes: Axes, block: Window, drop: float, largest: float, cells: int) -> None:
+def _draw_drop(axes: Axes, block: Window, drop: float, largest: float, written: bool) -> None:
     look = {"facecolor": VERMILLION if drop > 0 else BLUE, "alpha": 0.7 * abs(drop) / largest}
     axes.add_patch(_rectangle(block, (0, 1), linewidth=0, **look))
     axes.add_patch(_rectangle(block, (0, 1), fill=False, edgecolor=GREY, linewidth=0.5))
-    if cells <= WRITTEN_CELLS / 2 and abs(drop) >= 0.5:
+    if written and abs(drop) >= 0.5:
         axes.text(
             (block[1].start + block[1].stop) / 2,
             (block[0].start + block[0].stop) / 2,

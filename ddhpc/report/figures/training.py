@@ -60,6 +60,7 @@ def curves(loss: np.ndarray, accuracy: np.ndarray, slowest: int) -> Figure:
         )
         axes.set_ylabel(name)
         axes.grid(color="#E5E5E5")
+        axes.set_xlim(0.5, len(epochs) + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.axes[0].legend(loc="upper right")
     figure.axes[1].set_xlabel("epoch")
