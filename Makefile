@@ -31,6 +31,7 @@ help: ## this list
 .PHONY: run
 run: $(ready) ## trains the default recipe with RANKS=16 ranks; ARGS="..." adds options, see python -m ddhpc --help
 	mpirun -n $(RANKS) python -m ddhpc $(ARGS)
+	@echo 'to go on without make: . .venv/bin/activate'
 
 $(ready): scripts/setup.sh setup.cfg
 	@scripts/setup.sh run

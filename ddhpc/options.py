@@ -112,7 +112,9 @@ def configure(argv: list[str], parser: ArgumentParser) -> Command:
     try:
         options = parse(parser, [f"--config={file}", *argv], LISTS)
     except InputError as error:
-        raise InputError(str(error) if str(error).startswith("--") else f"--config {file}: {error}") from error
+        raise InputError(
+            str(error) if str(error).startswith(("--", "argument --")) else f"--config {file}: {error}"
+        ) from error
     sections = parser.instantiate(options)
     config = Config(**{name: sections[name] for name in SECTIONS})
     return Command(config=config, name=Path(file).stem, options=options)

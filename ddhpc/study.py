@@ -98,7 +98,7 @@ def run_study(
         output: directory for the runs and the table; by default runs/ and the study's name.
         ranks: at most so many at once.
         launcher: command with `{ranks}` that starts a training on several.
-        only: number of the one training to run, without a table.
+        only: number of the one training to run, from 1, without a table.
         list_only: print the commands and run nothing.
 
     Raises:
@@ -108,15 +108,16 @@ def run_study(
     file = Path(study)
     directory = Path(output) if output else Path("runs") / file.stem
     trainings = read_study(file, directory)
-    if only is not None and not 0 <= only < len(trainings):
-        raise InputError(f"--only {only}: the study has trainings 0 to {len(trainings) - 1}")
-    chosen = trainings if only is None else [trainings[only]]
+    if only is not None and not 1 <= only <= len(trainings):
+        raise InputError(f"--only {only}: the study has trainings 1 to {len(trainings)}")
     failed = []
-    for number, training in enumerate(chosen, 1):
+    for number, training in enumerate(trainings, 1):
+        if only not in (None, number):
+            continue
         command = training.command(launcher, ranks)
         done = is_finished(training.directory)
         state = "finished before" if done else shlex.join(command)
-        print(f"[{number}/{len(chosen)}] {training.directory.name}: {state}", flush=True)
+        print(f"[{number}/{len(trainings)}] {training.directory.name}: {state}", flush=True)
         if not done and not list_only and (code := _run(command, training.config.run.stop_signal)):
             if code == TO_BE_CONTINUED:
                 raise Stopped(f"stopped in {training.directory}; the same command continues")
@@ -124,11 +125,11 @@ def run_study(
     if (
         only is None
         and not list_only
-        and (finished := [each.directory for each in chosen if is_finished(each.directory)])
+        and (finished := [each.directory for each in trainings if is_finished(each.directory)])
     ):
         compare(finished, directory / "table", seeds_together=True)
     if failed:
-        raise InputError(f"{study}: {len(failed)} of {len(chosen)} trainings failed: {', '.join(failed)}")
+        raise InputError(f"{study}: {len(failed)} of {len(trainings)} trainings failed: {', '.join(failed)}")
 
 
 def _run(command: list[str], stop_signal: str) -> int:

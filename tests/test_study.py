@@ -76,7 +76,7 @@ def test_a_mistake_in_a_study_is_named_with_its_file(tmp_path, study, message):
 def test_a_study_runs_what_is_missing_and_compares_all(small, tmp_path):
     study = {**STUDY, "options": {**STUDY["options"], "data.file": str(small)}}
     write(tmp_path, study)
-    first = sweep(tmp_path, "--output", "s", "--only", 1)
+    first = sweep(tmp_path, "--output", "s", "--only", 2)
     assert first.returncode == 0, first.stderr
     assert not (tmp_path / "s/table.csv").exists()
 

@@ -16,9 +16,12 @@ from rich.table import Table
 
 from ddhpc.config import Config
 from ddhpc.errors import InputError
-from ddhpc.progress import console
+from ddhpc.progress import console, is_terminal
 from ddhpc.report.numbers import by, duration, percent
 from ddhpc.results import COHERENT, FUSIONS, open_results, verify
+
+WIDTH = 200
+"""Columns of the table in a file."""
 
 CAPTION = (
     "accuracy on test; in brackets: {spread}. Critical path, projected: the slowest local CNN alone on a core (CPU "
@@ -175,10 +178,10 @@ def compare(runs: Sequence[Path], stem: Path | None = None, seeds_together: bool
     damaged = [f"{run}: {problem}" for run in runs for problem in verify(run)]
     rows = [row(run) for run in runs]
     groups = by_seed(rows) if seeds_together else [[each] for each in rows]
-    as_text(groups, console())
+    as_text(groups, Console() if is_terminal() else Console(width=WIDTH))
     if stem:
         with stem.with_suffix(".txt").open("w") as text:
-            as_text(groups, Console(file=text, width=200))
+            as_text(groups, Console(file=text, width=WIDTH))
         stem.with_suffix(".csv").write_text(as_csv(rows))
         stem.with_suffix(".tex").write_text(as_latex(groups))
         console().print(f"written: {stem}.txt, {stem}.csv, {stem}.tex", soft_wrap=True)

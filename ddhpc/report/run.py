@@ -40,7 +40,9 @@ def print_run(run: Path) -> None:
     """Verify a run, its checkpoints too, and print its table; InputError if a file is not whole or absent."""
     problems = checkpoint.verify(run)
     if not is_finished(run) and (kept := list(run.glob("checkpoints/*.pt"))):
-        state = f"not finished, {len(kept)} subdomains have a checkpoint; the same command continues"
+        state = (
+            f"not finished, {len(kept)} subdomains have a checkpoint; the same command with --output {run} continues"
+        )
         raise InputError(f"{run}: {'; '.join([state, *problems])}")
     problems += verify(run)
     out = console()

@@ -20,7 +20,9 @@ def open_results(run: Path) -> h5py.File:
     """The results file of a run directory (or the file itself), open for reading; InputError if there is none."""
     path = run / FILE if run.is_dir() else run
     if run.is_dir() and not path.exists() and (run / PART).exists():
-        raise InputError(f"{run}: the run is not finished (there is only {PART}); start the same command again")
+        raise InputError(
+            f"{run}: the run is not finished (there is only {PART}); start the same command again, with --output {run}"
+        )
     if not path.exists():
         raise InputError(f"{run}: expected a run directory with {FILE}, or a results file")
     try:
