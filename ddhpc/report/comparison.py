@@ -17,6 +17,7 @@ from rich.table import Table
 from ddhpc.config import Config
 from ddhpc.errors import InputError
 from ddhpc.progress import console, is_terminal
+from ddhpc.report.cost import critical_path
 from ddhpc.report.numbers import by, duration, percent
 from ddhpc.results import COHERENT, FUSIONS, open_results, verify
 
@@ -24,8 +25,8 @@ WIDTH = 200
 """Columns of the table in a file."""
 
 CAPTION = (
-    "accuracy on test; in brackets: {spread}. Critical path, projected: the slowest local CNN alone on a core (CPU "
-    "seconds; on a GPU wall seconds), and reading, writing, gathering and the coarse DNN"
+    "accuracy on test; in brackets: {spread}. Critical path, projected where ranks share cores: the slowest local CNN "
+    "(CPU seconds; on a GPU wall seconds), and the coarse DNN"
 )
 
 
@@ -66,8 +67,8 @@ def row(run: Path) -> Row:
     """Read what is compared from the results of a run; InputError if there are none."""
     with open_results(run) as file:
         config = Config.from_yaml(file.attrs["config"])
-        timing, device = file["timing"].attrs, file["local/device"].asstr()[0]
-        seconds = file["local/cpu_seconds" if device == "CPU" else "local/seconds"][...]
+        path, coarse = critical_path(file), file["timing"].attrs["coarse"]
+        seconds = file["local/cpu_seconds" if path.clock == "CPU" else "local/seconds"][...]
         best = int(np.nanargmax(file["local/val/accuracy"][...]))
         interval = file["fusion/dnn/test"].attrs
         settings = config.to_dict()
@@ -86,9 +87,9 @@ def row(run: Path) -> Row:
             coherent=float(file[f"fusion/{COHERENT}"].attrs["test"]) if COHERENT in file["fusion"] else float("nan"),
             dnn_low=float(interval["accuracy_low"]),
             dnn_high=float(interval["accuracy_high"]),
-            critical_path=float(seconds.max() + sum(timing[phase] for phase in ("read", "write", "gather", "coarse"))),
-            compute=float(seconds.sum() + timing["coarse"]),
-            wall=float(timing["total"]),
+            critical_path=path.seconds,
+            compute=float(seconds.sum() + coarse),
+            wall=float(file["timing"].attrs["total"]),
             settings=str(settings),
         )
 
