@@ -106,6 +106,7 @@ def test_its_numbers_are_those_of_the_results(page, run, baseline):
 
         counts = file["fusion/dnn/test/confusion"][...]
         assert [row[1:] for row in found.tables["confusion"][1:]] == [[str(n) for n in row] for row in counts]
+        assert found.tables["confusion"][0] == ["true class", "rows", "columns", "none"]
         assert counts.sum() == len(labels) == 33
         accuracies = [file[f"local/{split}/accuracy"][...] for split in ("train", "val", "test")]
         expected = [[str(n), *map(percent, row)] for n, row in enumerate(np.transpose(accuracies))]
