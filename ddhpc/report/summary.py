@@ -65,7 +65,7 @@ def summary(file: h5py.File, baseline: h5py.File | None) -> list[str]:
             data,
             f"A grid of {by(config.decomposition.grid)} with overlap {config.decomposition.overlap} makes {subdomains} "
             f"subdomains with windows of {windows}. On each a {config.model.name} of {parameters.max():,} parameters "
-            f"({parameters.sum():,} on all) was trained for {epochs} epochs, with seed {seed}.",
+            f"({parameters.sum():,} on all) was trained for {plural(epochs, 'epoch')}, with seed {seed}.",
             f"The slowest local CNN (subdomain {path.slowest}) took {duration(path.local)} of {path.clock} time and "
             f"the coarse DNN {duration(path.coarse)}: a critical path of {duration(path.seconds)}"
             + (
@@ -79,7 +79,7 @@ def summary(file: h5py.File, baseline: h5py.File | None) -> list[str]:
             f"The global CNN decides {shares['dnn']} of the test {noun} rightly (95 % interval {_interval(file)}).",
             data,
             f"A {config.model.name} of {parameters.max():,} parameters was trained on whole {noun} for "
-            f"{epochs} epochs, with seed {seed}, in {duration(path.local)} of {path.clock} time.",
+            f"{plural(epochs, 'epoch')}, with seed {seed}, in {duration(path.local)} of {path.clock} time.",
         ]
     absent = int(np.isnan(file["local/val/accuracy"][...]).sum())
     if absent:

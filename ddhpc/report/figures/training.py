@@ -61,7 +61,7 @@ def curves(loss: np.ndarray, accuracy: np.ndarray, slowest: int) -> Figure:
         axes.set_ylabel(name)
         axes.grid(color="#E5E5E5")
         axes.set_xlim(0.5, len(epochs) + 0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.axes[0].legend(loc="upper right")
     figure.axes[1].set_xlabel("epoch")
     return figure
