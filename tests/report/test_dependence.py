@@ -61,7 +61,8 @@ def test_a_restored_coarse_dnn_decides_as_the_trained_one():
     config = Coarse(epochs=3, hidden=(7, 5))
     torch.manual_seed(0)
     solution = coarse.solve(local, labels, config, "cpu")
-    network = coarse.restored(solution.weights, 4, 3, config)
+    weights = {name: values.numpy() for name, values in solution.network.state_dict().items()}
+    network = coarse.restored(weights, 4, 3, config)
     assert np.array_equal(coarse.decide(network, local["test"]), solution.fusions["dnn"]["test"])
-    shapes = {name: values.shape for name, values in solution.weights.items()}
+    shapes = {name: values.shape for name, values in weights.items()}
     assert shapes == coarse.weight_shapes(4, 3, config)
