@@ -180,7 +180,7 @@ def test_an_interrupted_job_continues_with_other_ranks(number, tmp_path):
     command = ["prepare", "images", "in", "--size", 200, 200, "--output"]
     job = start(3, tmp_path, *command, "x.h5")
     pixels, deadline = "x.h5.partial/*-pixels-*.data", time.monotonic() + 60
-    while sum(path.stat().st_size for path in tmp_path.glob(pixels)) < 3e6:
+    while sum(path.stat().st_size for path in tmp_path.glob(pixels)) < 5e5:
         assert job.poll() is None, (tmp_path / "log").read_text()
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -191,7 +191,8 @@ def test_an_interrupted_job_continues_with_other_ranks(number, tmp_path):
     assert continued.returncode == 0, continued.stderr
     kept = re.search(r"x.h5.partial: continuing; 302 facts, (\d+) pixels are there", continued.stdout)
     assert kept, continued.stdout
-    assert 3e6 / (3 * 200 * 200) - 3 <= int(kept[1]) < 300
+    # On a busy machine all may be decoded before the signal arrives.
+    assert 5e5 / (3 * 200 * 200) - 3 <= int(kept[1]) <= 300
     assert not (tmp_path / "x.h5.partial").exists()
     whole = mpirun(0, *command, "whole.h5", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
