@@ -247,7 +247,7 @@ def inspect(argv: list[str], started: float) -> None:
     from ddhpc.report.run import print_run
 
     paths, stem = [Path(run) for run in given.runs], given.write and Path(given.write)
-    alone(lambda: print_run(paths[0]) if len(paths) == 1 and not stem else compare(paths, stem))
+    alone(lambda: print_run(paths[0], checkpoints=True) if len(paths) == 1 and not stem else compare(paths, stem))
 
 
 def sweep(argv: list[str], started: float) -> None:

@@ -1,6 +1,7 @@
 """Studies: what is read from their file, and what runs, is left out, fails and is written."""
 
 import csv
+import os
 import signal
 import subprocess
 import sys
@@ -29,8 +30,9 @@ def write(folder, study):
 
 
 def sweep(folder, *arguments):
+    """The finished job; its environment is not that of this process, in which MPI may have left its own."""
     command = [sys.executable, "-m", "ddhpc", "sweep", "study.yaml", *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, env=dict(os.environ))
 
 
 def test_every_combination_of_a_block_is_a_training(tmp_path):
@@ -118,7 +120,8 @@ def test_a_stopped_study_continues(small, tmp_path):
     options = {**STUDY["options"], "data.file": str(small), "local.epochs": 400}
     write(tmp_path, {"options": options, "vary": {"decomposition.grid": [[2, 2]]}})
     command = [sys.executable, "-m", "ddhpc", "sweep", "study.yaml"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, env=dict(os.environ), **pipes) as job:
         time.sleep(12)
         job.send_signal(signal.SIGINT)
         _, errors = job.communicate(timeout=60)

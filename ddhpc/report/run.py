@@ -36,9 +36,9 @@ def problem_line(problem: Problem) -> str:
     )
 
 
-def print_run(run: Path) -> None:
-    """Verify a run, its checkpoints too, and print its table; InputError if a file is not whole or absent."""
-    problems = checkpoint.verify(run)
+def print_run(run: Path, checkpoints: bool = False) -> None:
+    """Verify a run, if wanted its checkpoints too, and print its table; InputError if a file is not whole or absent."""
+    problems = checkpoint.verify(run) if checkpoints else []
     if not is_finished(run) and (kept := list(run.glob("checkpoints/*.pt"))):
         state = (
             f"not finished, {len(kept)} subdomains have a checkpoint; the same command with --output {run} continues"
