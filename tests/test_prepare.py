@@ -1,5 +1,6 @@
 """`prepare` and `phantom` as typed: every kind takes its options, packs, and says what it did."""
 
+import os
 import re
 import shutil
 import signal
@@ -168,7 +169,13 @@ def start(ranks, cwd, *arguments):
     command = ["mpirun", "-n", ranks, sys.executable, "-m", "ddhpc", *arguments]
     with (cwd / "log").open("w") as log:
         return subprocess.Popen(
-            [*map(str, command)], cwd=cwd, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            [*map(str, command)],
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            # not that of this process, in which MPI may have left its own
+            env=dict(os.environ),
         )
 
 

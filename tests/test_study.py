@@ -117,12 +117,13 @@ def test_a_failed_training_is_named_and_the_others_run(small, tmp_path):
 
 @pytest.mark.slow
 def test_a_stopped_study_continues(small, tmp_path):
-    options = {**STUDY["options"], "data.file": str(small), "local.epochs": 400}
+    options = {**STUDY["options"], "data.file": str(small), "local.epochs": 9999}
     write(tmp_path, {"options": options, "vary": {"decomposition.grid": [[2, 2]]}})
     command = [sys.executable, "-m", "ddhpc", "sweep", "study.yaml"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=tmp_path, env=dict(os.environ), **pipes) as job:
-        time.sleep(12)
+        while job.poll() is None and not list(tmp_path.glob("runs/study/grid-2x2/results.h5.part")):
+            time.sleep(0.1)
         job.send_signal(signal.SIGINT)
         _, errors = job.communicate(timeout=60)
     assert job.returncode == 75, errors
