@@ -18,7 +18,7 @@ from ddhpc.report.numbers import by, mebibytes
 from ddhpc.report.run import problem_line
 
 BASE_BYTES = 690 * 2**20
-"""Measured resident memory of a process that has loaded torch and MPI and trains a tiny problem (CUDA build on a CPU)."""
+"""Measured resident memory of a process that has torch and MPI and trains a tiny problem (CUDA build on a CPU)."""
 STATES = 3
 """Copies of the weights in training: the weights, their gradients, their momentum."""
 SHOWN_ROWS = 64
