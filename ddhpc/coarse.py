@@ -16,6 +16,8 @@ from ddhpc.metrics import accuracy
 from ddhpc.models.dnn import dnn
 
 ABSENT_DRAWS = 20
+BLOCK = 512
+"""Samples that are fused at once, so that N x K numbers of each fit into memory where not all samples' do."""
 
 Decisions = Mapping[str, np.ndarray]
 """By split: local decisions [N, S, K] or final decisions [S, K], float32 probabilities."""
@@ -69,10 +71,12 @@ def solve(
             history={"loss": [], "accuracy": []},
             absent=dict.fromkeys(("mean", "vote", "dnn"), absent),
         )
-    every = slice(None) if learned is None else learned
-    network, history = train_dnn(local["train"][:, every], labels["train"][every], config, device)
+    network, history = train_dnn(local["train"], labels["train"], config, device, learned)
     fuse: dict[str, Fusion] = {"mean": mean, "vote": vote, "dnn": partial(decide, network)}
-    fusions = {name: {split: fusion(decisions) for split, decisions in local.items()} for name, fusion in fuse.items()}
+    fusions = {
+        name: {split: by_blocks(fusion, decisions) for split, decisions in local.items()}
+        for name, fusion in fuse.items()
+    }
     return Solution(
         network=network,
         fusions=fusions,
@@ -87,6 +91,12 @@ def solve(
 def present(local: np.ndarray) -> np.ndarray:
     """Which of the subdomains of [N, S, K] have decisions: [N] bool."""
     return np.asarray(local.any(axis=(1, 2)))
+
+
+def by_blocks(fusion: Fusion, local: np.ndarray) -> np.ndarray:
+    """The final decisions [S, K] of a fusion for local decisions [N, S, K] that may be mapped from a file."""
+    starts = range(0, local.shape[1], BLOCK)
+    return np.concatenate([fusion(np.ascontiguousarray(local[:, start : start + BLOCK])) for start in starts])
 
 
 def mean(local: np.ndarray) -> np.ndarray:
@@ -120,11 +130,16 @@ def accuracy_without(fusion: Fusion, local: np.ndarray, labels: np.ndarray, allo
     for count in range(min(allow_missing + 1, len(there))):
         tried = []
         for _ in range(ABSENT_DRAWS if count else 1):
-            left = local.copy()
+            left = np.ones((len(local), 1, 1), local.dtype)
             left[draw.choice(there, count, replace=False)] = 0
-            tried.append(accuracy(fusion(left), labels))
+            tried.append(accuracy(by_blocks(partial(_without, fusion, left), local), labels))
         found[count] = np.mean(tried)
     return found
+
+
+def _without(fusion: Fusion, left: np.ndarray, local: np.ndarray) -> np.ndarray:
+    """A fusion of the local decisions [N, S, K] of the subdomains that are left, [N, 1, 1] ones and zeros."""
+    return fusion(local * left)
 
 
 def subdomain_dropout(inputs: Tensor, subdomains: int, allow_missing: int) -> Tensor:
@@ -136,45 +151,46 @@ def subdomain_dropout(inputs: Tensor, subdomains: int, allow_missing: int) -> Te
 
 
 def train_dnn(
-    local: np.ndarray, labels: np.ndarray, config: Coarse, device: str
+    local: np.ndarray, labels: np.ndarray, config: Coarse, device: str, learned: np.ndarray | None = None
 ) -> tuple[nn.Module, dict[str, list[float]]]:
-    """Train the coarse DNN on the local decisions for the training split.
+    """Train the coarse DNN on the local decisions for the training split, which stay where they are.
 
     Args:
         local: [N, S, K] float32.
         labels: [S] int64.
         config: section `coarse`.
         device: torch device.
+        learned: see `solve`.
 
     Returns:
         The network from [B, N * K] to [B, K] logits, and the history of Solution.
     """
-    rows = inputs(local).to(device)
-    target = torch.from_numpy(labels).to(device)
+    rows, target = inputs(local), torch.from_numpy(labels)
+    images = torch.arange(len(target)) if learned is None else torch.from_numpy(learned)
     subdomains, _, classes = local.shape
     network = dnn(subdomains, classes, config.hidden, config.dropout).to(device)
     optimizer = torch.optim.AdamW(
         network.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
-    batches = -(-len(target) // config.batch_size)
+    batches = -(-len(images) // config.batch_size)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs * batches)
     history: dict[str, list[float]] = {"loss": [], "accuracy": []}
     for _ in range(config.epochs):
         total_loss, right = torch.zeros((), device=device), torch.zeros((), device=device)
-        for batch in torch.randperm(len(target)).to(device).split(config.batch_size):
-            seen = rows[batch]
+        for batch in images[torch.randperm(len(images))].split(config.batch_size):
+            seen, wanted = rows[batch].to(device), target[batch].to(device)
             if config.allow_missing:
                 seen = subdomain_dropout(seen, subdomains, config.allow_missing)
             logits = network(seen)
-            loss = cross_entropy(logits, target[batch])
+            loss = cross_entropy(logits, wanted)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             rate.step()
             total_loss += loss.detach() * len(batch)
-            right += (logits.argmax(1) == target[batch]).sum()
-        history["loss"].append(total_loss.item() / len(target))
-        history["accuracy"].append(right.item() / len(target))
+            right += (logits.argmax(1) == wanted).sum()
+        history["loss"].append(total_loss.item() / len(images))
+        history["accuracy"].append(right.item() / len(images))
     return network, history
 
 
@@ -195,6 +211,6 @@ def restored(weights: Mapping[str, np.ndarray], subdomains: int, classes: int, c
 
 
 def inputs(decisions: np.ndarray) -> Tensor:
-    """[N, S, K] as the rows [S, N * K] that the coarse DNN takes."""
+    """[N, S, K] as the rows [S, N * K] that the coarse DNN takes; no copy of decisions that are mapped from a file."""
     subdomains, samples, classes = decisions.shape
     return torch.from_numpy(decisions).permute(1, 0, 2).reshape(samples, subdomains * classes)

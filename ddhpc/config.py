@@ -157,6 +157,10 @@ class Coarse:
     held_out, a fifth that is kept from them; cross_fitted, all, each decided by a further CNN that a third is kept
     from (three times the work)."""
 
+    memory_limit: float | None = None
+    """GiB that the local decisions of all subdomains may take in the memory of rank 0. Where they take more they are
+    copied to a temporary file in TMPDIR and read from there step by step, with the same results. null: no limit."""
+
     allow_missing: int = 0
     """Subdomains that may be absent since they cannot be trained; the coarse DNN is trained with so many left out."""
 
@@ -168,6 +172,8 @@ class Coarse:
         _require(self.learning_rate > 0, "coarse.learning_rate", self.learning_rate, "a rate above 0")
         _require(self.weight_decay >= 0, "coarse.weight_decay", self.weight_decay, "0 or more")
         _require(self.allow_missing >= 0, "coarse.allow_missing", self.allow_missing, "0 or more subdomains")
+        limit = self.memory_limit
+        _require(limit is None or limit >= 0, "coarse.memory_limit", limit, "0 or more GiB, or null")
         _require(0 <= self.dropout < 1, "coarse.dropout", self.dropout, "a share from 0 to below 1")
 
 

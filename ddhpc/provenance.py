@@ -75,7 +75,7 @@ def identity(problem: Problem) -> dict[str, Any]:
     """All that the results depend on: a run continues only where it is the same."""
     sections = problem.config.to_dict()
     sections["run"] = {name: sections["run"][name] for name in ("seed", "device")}
-    del sections["data"]["memory_limit"]
+    del sections["data"]["memory_limit"], sections["coarse"]["memory_limit"]
     return {
         **sections,
         "data_digest": problem.packed.digest,

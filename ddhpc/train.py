@@ -89,7 +89,7 @@ def train(
     with clock("write"):
         results.write_local(directory, comm, mine, problem.subdomains, slabs)
     with clock("gather"):
-        gathered = {split: runtime.gather(comm, slabs[f"{split}/decision"], problem.subdomains) for split in SPLITS}
+        gathered = results.gather_local(directory, comm, slabs, problem.subdomains, problem.config.coarse.memory_limit)
         seconds = runtime.gather(comm, slabs["seconds"], problem.subdomains)
     spent = runtime.gather(comm, rank_seconds(clock, startup)[None], comm.size)
 
@@ -118,7 +118,8 @@ def train(
             "total": startup + clock.elapsed(),
         }
         spent[0, results.PHASES.index("coarse")] = clock.seconds["coarse"]
-        results.finish(directory, local=gathered, solution=solution, labels=labels, timing=timing, spent=spent)
+        there = coarse.present(gathered["val"])
+        results.finish(directory, present=there, solution=solution, labels=labels, timing=timing, spent=spent)
 
     runtime.together(comm, finish)
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from ddhpc.coarse import accuracy_without, mean, solve, subdomain_dropout, vote
+from ddhpc import coarse
+from ddhpc.coarse import accuracy_without, by_blocks, mean, solve, subdomain_dropout, vote
 from ddhpc.config import Coarse
 from ddhpc.metrics import accuracy
 
@@ -73,6 +74,22 @@ def test_the_same_seed_gives_the_same_bits():
         solutions.append(solve(local, labels, Coarse(epochs=2), "cpu"))
     assert np.array_equal(solutions[0].fusions["dnn"]["train"], solutions[1].fusions["dnn"]["train"])
     assert solutions[0].history == solutions[1].history
+
+
+def test_decisions_stored_sample_by_sample_in_blocks_give_the_same_bits(monkeypatch):
+    local, labels = three_splits(informative_subdomain)
+    by_sample = {split: np.ascontiguousarray(each.swapaxes(0, 1)).swapaxes(0, 1) for split, each in local.items()}
+    solutions, config, learned = [], Coarse(epochs=2, allow_missing=1), np.arange(0, 400, 3)
+    for decided in (local, by_sample):
+        torch.manual_seed(5)
+        solutions.append(solve(decided, labels, config, "cpu", learned))
+    for fusion, expected in solutions[0].fusions.items():
+        for split in expected:
+            assert np.array_equal(solutions[1].fusions[fusion][split], expected[split])
+        assert np.array_equal(solutions[0].absent[fusion], solutions[1].absent[fusion])
+    assert solutions[0].history == solutions[1].history
+    monkeypatch.setattr(coarse, "BLOCK", 7)
+    assert np.array_equal(by_blocks(vote, local["test"]), vote(local["test"]))
 
 
 def redundant_subdomains(samples, seed):

@@ -45,7 +45,7 @@ def test_streamed_windows_give_the_same_bits(file, tmp_path, request):
     grid = [2, 2] if file.name == "small.h5" else [2, 1, 2]
     arguments = ["--decomposition.grid", *grid, "--local.shift", 1, "--local.rotate", 5, "--run.threads", 1]
     expected = decisions(run(2, file, tmp_path, *arguments, output="held"))
-    arguments += ["--data.memory_limit", 0, "--log-dir", "logs"]
+    arguments += ["--data.memory_limit", 0, "--coarse.memory_limit", 0, "--log-dir", "logs"]
     found = decisions(run(2, file, tmp_path, *arguments, output="streamed"))
     for name, values in expected.items():
         assert np.array_equal(values, found[name]), name
@@ -164,7 +164,7 @@ def test_inspect_finds_damage(small, tmp_path):
         file["local/test/decision"][0, 0, 0] = 0.123
     completed = mpirun(0, "inspect", "run", cwd=tmp_path)
     assert completed.returncode == 2
-    assert "/local/test/decision differs from its checksum" in completed.stderr
+    assert "/local/test/decision of subdomain 0: differs from its checksum" in completed.stderr
 
 
 def test_each_rank_can_have_a_log_of_its_own(small, tmp_path):

@@ -6,6 +6,7 @@ values in the same file.
 """
 
 from ddhpc.results.directory import FILE, PART, file_system, is_finished, run_directory
+from ddhpc.results.gather import gather_local
 from ddhpc.results.layout import COHERENT, DEVICE_BYTES, FUSIONS, PHASES, SCORED, Layout, create
 from ddhpc.results.read import open_results, verify
 from ddhpc.results.write import finish, write_local
@@ -22,6 +23,7 @@ __all__ = [
     "create",
     "file_system",
     "finish",
+    "gather_local",
     "is_finished",
     "open_results",
     "run_directory",

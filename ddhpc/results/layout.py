@@ -27,6 +27,8 @@ FINAL = {"coarse": "dnn", COHERENT: COHERENT}
 SCORED = ("val", "test")
 """Splits whose final decisions are scored in detail; on train they would flatter."""
 DEVICE_BYTES = 64
+DIGEST_BYTES = 64
+"""SHA-256 as hexadecimal digits."""
 METADATA_BYTES = 2**18
 PHASES = ("startup", "read", "train", "wait", "write", "gather", "coarse")
 """What a rank does, in this order; it waits until the local CNNs of all ranks are trained."""
@@ -139,6 +141,8 @@ def _create(file: h5py.File, layout: Layout) -> None:
             [subdomain_scale, None, class_scale],
         )
         _dataset(local, "accuracy", (subdomains,), np.float64, "1", [subdomain_scale])
+        checksum = h5py.string_dtype("utf-8", DIGEST_BYTES)
+        _dataset(local, "sha256", (subdomains,), checksum, "", [subdomain_scale])
         _plot(local, "accuracy", ["../../subdomain"])
         for group in final_groups:
             final = file.create_group(f"{group}/{split}")

@@ -8,7 +8,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ddhpc.coarse import present
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
 from ddhpc.metrics import accuracy
@@ -46,18 +45,28 @@ def verify(path: Path) -> list[str]:
         problems = [] if file.attrs.get("complete") else ["the attribute complete is not set"]
         for split in SPLITS:
             labels = file[f"samples/{split}/label"][...]
-            for level in ("local", *(group for group in FINAL if group in file)):
-                dataset = file[f"{level}/{split}/decision"]
-                decisions = dataset[...]
-                if digest(decisions) != dataset.attrs.get("sha256"):
-                    problems.append(f"{dataset.name} differs from its checksum")
-                elif not np.allclose(decisions[decisions.any(axis=(-2, -1))].sum(-1), 1, atol=1e-3):
-                    problems.append(f"{dataset.name} holds rows that are not probabilities")
-                elif level == "local":
-                    found = file[f"local/{split}/accuracy"][...]
-                    there = present(decisions)
-                    if not np.array_equal(np.where(there, accuracy(decisions, labels), np.nan), found, equal_nan=True):
-                        problems.append(f"/local/{split}/accuracy does not follow from the decisions")
-                elif accuracy(decisions, labels) != file[f"fusion/{FINAL[level]}"].attrs.get(split):
-                    problems.append(f"/fusion/{FINAL[level]} {split} accuracy does not follow from the final decisions")
+            local = file[f"local/{split}"]
+            kept = (local["decision"], local["sha256"].asstr()[...], local["accuracy"][...])
+            for subdomain, (decisions, checksum, share) in enumerate(zip(*kept, strict=True)):
+                name = f"{local.name}/decision of subdomain {subdomain}"
+                problems += _problems(name, decisions, checksum, labels, share)
+            for group, fusion in FINAL.items():
+                if group in file:
+                    final, share = file[f"{group}/{split}/decision"], file[f"fusion/{fusion}"].attrs.get(split)
+                    problems += _problems(final.name, final[...], final.attrs.get("sha256"), labels, share)
     return problems
+
+
+def _problems(
+    name: str, decisions: np.ndarray, checksum: str | None, labels: np.ndarray, share: float | None
+) -> list[str]:
+    """What is wrong with decisions [S, K]; those of an absent subdomain are zeros and have the accuracy NaN."""
+    if digest(decisions) != checksum:
+        return [f"{name}: differs from its checksum"]
+    if not decisions.any():
+        return [] if share is not None and np.isnan(share) else [f"{name}: absent, but has an accuracy"]
+    if not np.allclose(decisions.sum(-1), 1, atol=1e-3):
+        return [f"{name}: holds rows that are not probabilities"]
+    return (
+        [] if accuracy(decisions, labels) == share else [f"{name}: the accuracy that is kept does not follow from it"]
+    )

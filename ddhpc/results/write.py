@@ -10,13 +10,13 @@ import h5py
 import numpy as np
 
 from ddhpc import runtime
-from ddhpc.coarse import Solution, present
-from ddhpc.data.hdf5 import replace
+from ddhpc.coarse import Solution
+from ddhpc.data.hdf5 import replace, text
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
 from ddhpc.metrics import accuracy, confusion, scores
 from ddhpc.results.directory import FILE, PART, file_system
-from ddhpc.results.layout import COHERENT, FINAL, FUSIONS, SCORED
+from ddhpc.results.layout import COHERENT, DIGEST_BYTES, FINAL, FUSIONS, SCORED
 from ddhpc.results.read import digest, verify
 
 if TYPE_CHECKING:
@@ -41,6 +41,11 @@ def write_local(
         InputError: this rank cannot write; perhaps not on the other ranks, which then must be ended.
     """
     path = directory / PART
+    checksums = {
+        f"{split}/sha256": text([digest(decisions) for decisions in slabs[f"{split}/decision"]], DIGEST_BYTES)
+        for split in SPLITS
+    }
+    slabs = {**slabs, **checksums}
     if PARALLEL:
         with file_system(path):
             # Not closed when a write fails: closing waits for ranks that still wait for this one's write.
@@ -62,7 +67,7 @@ def write_local(
 def finish(
     directory: Path,
     *,
-    local: Mapping[str, np.ndarray],
+    present: np.ndarray,
     solution: Solution,
     labels: Mapping[str, np.ndarray],
     timing: Mapping[str, float],
@@ -72,7 +77,7 @@ def finish(
 
     Args:
         directory: of the run.
-        local: by split, the gathered local decisions [N, S, K] that the file must hold.
+        present: [N] bool, the subdomains that are not absent.
         solution: of the coarse problem.
         labels: by split, [S].
         timing: seconds by phase.
@@ -82,7 +87,6 @@ def finish(
     with file_system(path):
         with h5py.File(path, "r+") as file:
             for split in SPLITS:
-                file[f"local/{split}/decision"].attrs["sha256"] = digest(local[split])
                 for group, fusion in FINAL.items():
                     if fusion in fusions:
                         file[f"{group}/{split}/decision"][...] = fusions[fusion][split]
@@ -102,7 +106,7 @@ def finish(
                     file[f"coarse/weights/{name}"][...] = weights.cpu().numpy()
             for fusion in FUSIONS:
                 file[f"fusion/absent/{fusion}"][...] = solution.absent[fusion]
-            file["fusion/absent"].attrs["subdomains"] = int((~present(local["val"])).sum())
+            file["fusion/absent"].attrs["subdomains"] = int((~present).sum())
             file["timing"].attrs.update(timing)
             file["timing"].attrs["units"] = "s"
             file["timing/seconds"][...] = spent

@@ -1,5 +1,6 @@
 import os
 import subprocess
+import tempfile
 
 import h5py
 import numpy as np
@@ -14,6 +15,7 @@ from ddhpc.data.hdf5 import text
 from ddhpc.decomposition import owned, windows
 from ddhpc.errors import InputError
 from ddhpc.metrics import accuracy
+from ddhpc.results import gather as gathering
 from ddhpc.results import write as writing
 
 pytestmark = pytest.mark.mpi
@@ -96,7 +98,7 @@ def write(comm, directory):
         network[1].bias.data = torch.arange(4.0)
         results.finish(
             directory,
-            local=local,
+            present=np.array([True] * (subdomains - 1) + [False]),
             solution=Solution(
                 network=network,
                 fusions={
@@ -127,6 +129,7 @@ def test_what_is_written_is_read(comm, directory):
         assert file["coherent/val/decision"].shape == (SAMPLES["val"], CLASSES)
         assert file["fusion/coherent/test/confusion"][...].sum() == SAMPLES["test"]
         assert file["timing"].attrs["total"] == 1.5
+        assert file["fusion/absent"].attrs["subdomains"] == 1
         assert file["timing/seconds"][1, 0] == len(results.PHASES)
         assert file["timing/phase"].asstr()[...].tolist() == list(results.PHASES)
         assert file["coarse/weights/1.weight"][...].tolist() == np.ones((4, 24)).tolist()
@@ -187,17 +190,47 @@ def test_any_hdf5_tool_reads_it(comm, directory):
     comm.Barrier()
 
 
+@pytest.mark.parametrize("memory_limit", [None, 0])
+def test_decisions_gathered_in_memory_or_in_a_file_are_those_of_all_ranks(memory_limit, comm, directory, monkeypatch):
+    monkeypatch.setattr(gathering, "BLOCK_BYTES", 300)
+    values, subdomains = local_values(), GRID[0] * GRID[1]
+    mine = owned(subdomains, comm.size, comm.rank)
+    slabs = {name: value[mine.start : mine.stop] for name, value in values.items()}
+    if comm.rank == 0:
+        results.create(directory, layout())
+    comm.Barrier()
+    results.write_local(directory, comm, mine, subdomains, slabs)
+    gathered = results.gather_local(directory, comm, slabs, subdomains, memory_limit)
+    for split, samples in SAMPLES.items():
+        expected = values[f"{split}/decision"] if comm.rank == 0 else np.empty((0, samples, CLASSES), np.float32)
+        assert np.array_equal(gathered[split], expected)
+        assert isinstance(gathered[split], np.memmap) == (memory_limit == 0 and comm.rank == 0)
+
+
+def test_no_room_for_the_temporary_file_ends_all_ranks(comm, directory, monkeypatch):
+    slabs = {name: value[: (comm.rank == 0) * 6] for name, value in local_values().items()}
+    if comm.rank == 0:
+        results.create(directory, layout())
+        monkeypatch.setattr(tempfile, "tempdir", str(directory / "nowhere"))
+    comm.Barrier()
+    with pytest.raises(InputError, match=r"--coarse.memory_limit: no temporary file in .*nowhere: No such file"):
+        results.gather_local(directory, comm, slabs, 6, 1e-9)
+
+
 def test_damage_is_found(comm, directory):
     write(comm, directory)
     if comm.rank == 0:
         path = directory / "results.h5"
         with h5py.File(path, "r+") as file:
+            sound = file["local/val/decision"][1, 2, 3]
             file["local/val/decision"][1, 2, 3] += 0.25
-        assert results.verify(directory) == ["/local/val/decision differs from its checksum"]
+        assert results.verify(directory) == ["/local/val/decision of subdomain 1: differs from its checksum"]
         with h5py.File(path, "r+") as file:
-            file["local/val/decision"][1, 2, 3] -= 0.25
+            file["local/val/decision"][1, 2, 3] = sound
             file["local/test/accuracy"][0] = 1
-        assert "/local/test/accuracy does not follow from the decisions" in results.verify(directory)
+        assert results.verify(directory) == [
+            "/local/test/decision of subdomain 0: the accuracy that is kept does not follow from it"
+        ]
         os.truncate(path, path.stat().st_size // 2)
         with pytest.raises(InputError, match=r"results.h5: truncated, or not HDF5"):
             results.verify(directory)

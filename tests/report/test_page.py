@@ -216,7 +216,7 @@ def test_absent_subdomains_are_told(run, tmp_path):
     def lose(file):
         for split in ("train", "val", "test"):
             file[f"local/{split}/decision"][4] = 0
-            file[f"local/{split}/decision"].attrs["sha256"] = digest(file[f"local/{split}/decision"][...])
+            file[f"local/{split}/sha256"][4] = digest(file[f"local/{split}/decision"][4])
             file[f"local/{split}/accuracy"][4] = np.nan
         for name in ("loss", "accuracy", "learning_rate", "seconds"):
             file[f"local/history/{name}"][4] = np.nan
@@ -299,7 +299,10 @@ def test_bad_input_gets_one_line(run, tmp_path):
     changed(run, tmp_path / "damaged", damage)
     for arguments, message in (
         (["nowhere"], "nowhere: expected a run directory with results.h5"),
-        (["damaged"], "damaged: the results file is damaged: /local/test/decision differs from its checksum"),
+        (
+            ["damaged"],
+            "damaged: the results file is damaged: /local/test/decision of subdomain 0: differs from its checksum",
+        ),
         ([run, "--baseline", run], "has the grid 3x2"),
         ([run, "--output", "/proc/report"], "cannot write /proc/report"),
     ):
