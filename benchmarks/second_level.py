@@ -1,0 +1,165 @@
+"""The second level as the number of subdomains grows: write, gather and coarse training with synthetic decisions.
+
+    mpirun -n 2 python benchmarks/second_level.py [--subdomains 16 64 256] [--memory-limit GIB]
+
+The subdomains are shared out among the ranks, and their decisions are random with a little truth in them; from there
+on all is what a training does: one results file, written by all ranks, then the coarse DNN on rank 0. Memory is what
+rank 0 takes beyond its own decisions and the program: its highest anonymous memory, without pages mapped from a file,
+which the system takes back when it needs them. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from math import isqrt
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+
+from ddhpc import coarse, results, runtime
+from ddhpc.config import Coarse
+from ddhpc.data.packed import SPLITS
+from ddhpc.decomposition import owned, windows
+from ddhpc.metrics import accuracy
+from ddhpc.provenance import processor
+
+HELD_OUT = 1000
+"""Samples of val, and of test."""
+
+
+def anonymous_bytes() -> int:
+    """Memory of this process that no file is behind."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("RssAnon")).split()[1])
+
+
+@dataclass
+class Peak:
+    """The highest anonymous memory while the `with` block runs, looked at twenty times a second."""
+
+    bytes: int = 0
+    _over: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> Peak:
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.05):
+            self.bytes = max(self.bytes, anonymous_bytes())
+
+
+def made_up(subdomain: int, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Decisions [S, K] float32 that are right somewhat more often than chance."""
+    decided = np.random.default_rng(subdomain).random((len(labels), classes), np.float32)
+    decided[np.arange(len(labels)), labels] += 0.05
+    return decided / decided.sum(1, keepdims=True)
+
+
+def measure(comm, subdomains: int, given: argparse.Namespace, directory: Path) -> str:
+    """The row of the table for N subdomains."""
+    config = Coarse(epochs=given.epochs, memory_limit=given.memory_limit)
+    rng, side = np.random.default_rng(0), isqrt(subdomains)
+    counts = {"train": given.samples, "val": HELD_OUT, "test": HELD_OUT}
+    labels = {split: rng.integers(0, given.classes, count) for split, count in counts.items()}
+    mine = owned(subdomains, comm.size, comm.rank)
+    slabs = {
+        f"{split}/decision": np.stack([made_up(n, labels[split], given.classes) for n in mine]) for split in SPLITS
+    }
+    slabs |= {f"{split}/accuracy": accuracy(slabs[f"{split}/decision"], labels[split]) for split in SPLITS}
+    layout = results.Layout(
+        attributes={},
+        classes=tuple(map(str, range(given.classes))),
+        decomposition=windows((side, side), (side, side)),
+        grid=(side, side),
+        overlap=0,
+        image_shape=(side, side),
+        labels=labels,
+        fold=np.zeros(given.samples, int),
+        decisions="in_sample",
+        ids={split: [str(n) for n in range(count)] for split, count in counts.items()},
+        epochs=1,
+        coarse_epochs=config.epochs,
+        weights=coarse.weight_shapes(subdomains, given.classes, config),
+        coherent_epochs=0,
+        allow_missing=0,
+        ranks=comm.size,
+    )
+    runtime.together(comm, lambda: results.create(directory, layout) if comm.rank == 0 else None)
+    clock, before = runtime.Clock(), anonymous_bytes()
+    with Peak() as peak:
+        comm.Barrier()
+        with clock("write"):
+            results.write_local(directory, comm, mine, subdomains, slabs)
+        with clock("gather"):
+            gathered = results.gather_local(directory, comm, slabs, subdomains, config.memory_limit)
+        if comm.rank == 0:
+            torch.manual_seed(0)
+            with clock("coarse"):
+                solution = coarse.solve(gathered, labels, config, "cpu")
+            with clock("finish"):
+                spent = np.zeros((comm.size, len(results.PHASES)))
+                there = coarse.present(gathered["val"])
+                results.finish(directory, present=there, solution=solution, labels=labels, timing={}, spent=spent)
+        runtime.together(comm, lambda: None)
+    if comm.rank != 0:
+        return ""
+    decided = 4 * subdomains * given.classes * sum(counts.values())
+    with h5py.File(directory / results.FILE) as file:
+        share = file["fusion/dnn"].attrs["test"]
+    cells = [
+        f"{subdomains:,}",
+        f"{decided / 2**20:,.0f}",
+        *(f"{clock.seconds[phase]:.2f}" for phase in ("write", "gather")),
+        f"{clock.seconds['coarse'] / config.epochs:.2f}",
+        f"{clock.seconds['finish']:.2f}",
+        f"{max(0, peak.bytes - before) / 2**20:,.0f}",
+        f"{100 * share:.1f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Measure all numbers of subdomains."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--subdomains", type=int, nargs="+", default=[16, 64, 256, 1024], help="square numbers")
+    parser.add_argument("--samples", type=int, default=50_000, help="training images")
+    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=3, help="of the coarse DNN; one more fusion pass is counted in")
+    parser.add_argument("--memory-limit", type=float, help="GiB, option coarse.memory_limit; no limit without it")
+    parser.add_argument("--scratch", type=Path, help="where the results files go, which are removed")
+    given = parser.parse_args()
+    comm = runtime.world()
+    torch.set_num_threads(1)
+    if comm.rank == 0:
+        limit = "no limit" if given.memory_limit is None else f"limit {given.memory_limit:g} GiB"
+        print(
+            f"{processor()}, {os.cpu_count()} cores, {comm.size} ranks, torch {torch.__version__}; "
+            f"{given.samples:,} training images, K = {given.classes}, {limit}; n = 1; {time.strftime('%Y-%m-%d')}\n"
+        )
+        print("| N | decisions, MiB | write, s | gather, s | coarse, s an epoch | verify, s | rank 0, MiB | dnn, % |")
+        print("|---|---|---|---|---|---|---|---|", flush=True)
+    # The first one, which imports what is used, is not printed.
+    for number, subdomains in enumerate([4, *given.subdomains]):
+        with tempfile.TemporaryDirectory(dir=given.scratch) as directory:
+            shared = Path(runtime.broadcast_text(comm, directory))
+            line = measure(comm, subdomains, given, shared)
+            if comm.rank == 0 and number:
+                print(line, flush=True)
+            comm.Barrier()
+
+
+if __name__ == "__main__":
+    main()
