@@ -11,8 +11,11 @@ from torch.nn.functional import grid_sample
 from ddhpc.config import Local
 from ddhpc.decomposition import Window, extent, rotation_margins
 
+Share = tuple[int, slice]
+"""Images of a batch, and those of them that this process trains on."""
 
-def moved(pixels: Tensor, core: Window, config: Local) -> Tensor:
+
+def moved(pixels: Tensor, core: Window, config: Local, share: Share | None = None) -> Tensor:
     """The windows of a batch: each shifted, rotated, and every second one mirrored, as configured.
 
     Real pixels beyond the edge of the window come in where the image has them, else the edge is repeated.
@@ -21,6 +24,7 @@ def moved(pixels: Tensor, core: Window, config: Local) -> Tensor:
         pixels: [B, C, *padded], padded as far as `config` may look and the image reaches.
         core: slices of the window within.
         config: shift, flip, rotate.
+        share: where the B images are of a larger batch, which of it: what is drawn is drawn for all.
 
     Returns:
         [B, C, *window], dtype of the pixels, float32 where they are rotated.
@@ -29,8 +33,9 @@ def moved(pixels: Tensor, core: Window, config: Local) -> Tensor:
     if not shift and not flip and not rotate:
         return pixels
     dimensions, count, device = len(core), len(pixels), pixels.device
-    offsets = torch.randint(-shift, shift + 1, (dimensions, count, 1)).to(device)
-    mirrored = (torch.rand(count, 1) < 0.5).to(device)
+    batch, rows = share or (count, slice(None))
+    offsets = torch.randint(-shift, shift + 1, (dimensions, batch, 1))[:, rows].to(device)
+    mirrored = (torch.rand(batch, 1)[rows] < 0.5).to(device)
     margins = rotation_margins(extent(core), rotate)
     index = [torch.arange(size, device=device) for size in pixels.shape[:2]]
     index = [index[0].reshape(-1, *[1] * (dimensions + 1)), index[1].reshape(-1, *[1] * dimensions)]
@@ -43,7 +48,7 @@ def moved(pixels: Tensor, core: Window, config: Local) -> Tensor:
     grown = pixels[tuple(index)]
     if not rotate:
         return grown
-    return rotated(grown, radians(rotate) * (2 * torch.rand(count) - 1).to(device), extent(core))
+    return rotated(grown, radians(rotate) * (2 * torch.rand(batch)[rows] - 1).to(device), extent(core))
 
 
 def rotated(pixels: Tensor, angles: Tensor, window: tuple[int, ...]) -> Tensor:
@@ -70,18 +75,20 @@ def rotated(pixels: Tensor, angles: Tensor, window: tuple[int, ...]) -> Tensor:
     return windows
 
 
-def recast(pixels: Tensor, intensity: float) -> Tensor:
+def recast(pixels: Tensor, intensity: float, share: Share | None = None) -> Tensor:
     """Images with another contrast and brightness each.
 
     Args:
         pixels: [B, C, *window] float32 of mean 0 and standard deviation 1.
         intensity: largest change of the factor from 1, and of the offset from 0 in standard deviations.
+        share: see `moved`.
 
     Returns:
         The same shape, dtype and memory order.
     """
     if not intensity:
         return pixels
-    changes = intensity * (2 * torch.rand(2, len(pixels), *[1] * (pixels.ndim - 1)) - 1)
+    batch, rows = share or (len(pixels), slice(None))
+    changes = intensity * (2 * torch.rand(2, batch, *[1] * (pixels.ndim - 1))[:, rows] - 1)
     changes = changes.to(pixels.device)
     return pixels * (1 + changes[0]) + changes[1]

@@ -32,14 +32,22 @@ def block(size: int, parts: int, index: int) -> tuple[int, int]:
 def owned(subdomains: int, ranks: int, rank: int) -> range:
     """The subdomains that `rank` owns: consecutive ones, shared out evenly.
 
-    InputError with more ranks than subdomains.
+    With more ranks than subdomains the first of each `team` owns one, and the others none.
     """
-    if ranks > subdomains:
-        raise InputError(
-            f"{ranks} ranks for {subdomains} subdomain{'s' * (subdomains != 1)}: expected no more ranks than "
-            f"subdomains; start mpirun -n {subdomains} or fewer, or refine --decomposition.grid"
-        )
-    return range(*block(subdomains, ranks, rank))
+    if ranks <= subdomains:
+        return range(*block(subdomains, ranks, rank))
+    subdomain, members = team(subdomains, ranks, rank)
+    first = subdomain + (rank != members.start)
+    return range(first, subdomain + 1)
+
+
+def team(subdomains: int, ranks: int, rank: int) -> tuple[int, range]:
+    """The subdomain that `rank` trains, alone or with others, and all the ranks that do, which are consecutive.
+
+    Only with at least as many ranks as subdomains, which share them out evenly.
+    """
+    teams = (range(*block(ranks, subdomains, subdomain)) for subdomain in range(subdomains))
+    return next((subdomain, members) for subdomain, members in enumerate(teams) if rank in members)
 
 
 def windows(image_shape: Sequence[int], grid: Sequence[int], overlap: int = 0) -> list[Window]:

@@ -19,6 +19,7 @@ from ddhpc.config import Local
 from ddhpc.decomposition import extent
 from ddhpc.errors import InputError
 from ddhpc.images import Images
+from ddhpc.team import ALONE, Team
 
 DECISION_BATCH = 512
 DECISION_PIXELS = 2**20
@@ -78,6 +79,7 @@ def schedule(optimizer: torch.optim.Optimizer, config: Local, steps: int) -> tor
 class Training:
     """A local CNN in training: all that its next step depends on."""
 
+    team: Team
     cnn: nn.Module
     optimizer: torch.optim.Optimizer
     rate: torch.optim.lr_scheduler.LRScheduler
@@ -85,9 +87,9 @@ class Training:
     order: Tensor
     """[S] int64, the images in the order of this epoch."""
     loss: Tensor
-    """Sum over the steps of this epoch."""
+    """Sum over the steps of this epoch, of this rank's part of each batch; the mean over the team is that of all."""
     right: Tensor
-    """Images classified rightly in this epoch, int64."""
+    """Images of this rank's parts that were classified rightly in this epoch, int64."""
     step: int = 0
     """Steps done in this epoch."""
     seconds: float = 0.0
@@ -96,11 +98,12 @@ class Training:
     """Of the last step."""
 
     def state(self) -> State:
-        """All of it, and the random numbers of this process, as `checkpoint.save` takes it."""
+        """All of it, and the random numbers of this process, as `checkpoint.save` takes it; collective in a team."""
         on_gpu = self.order.device.type == "cuda"
         return {
             **{name: getattr(self, name).state_dict() for name in ("cnn", "optimizer", "rate")},
-            **{name: getattr(self, name) for name in ("order", "loss", "right", "step", "seconds", "learning_rate")},
+            **{name: getattr(self, name) for name in ("order", "step", "seconds", "learning_rate")},
+            **{name: self.team.total(getattr(self, name)) for name in ("loss", "right")},
             "history": asdict(self.history),
             "random": torch.get_rng_state(),
             "random_gpu": torch.cuda.get_rng_state(self.order.device) if on_gpu else None,
@@ -115,6 +118,8 @@ class Training:
             setattr(self, name, state[name].to(device))
         for name in ("step", "seconds", "learning_rate"):
             setattr(self, name, state[name])
+        if self.team.rank > 0:  # the first rank goes on from what all had added up
+            self.loss, self.right = torch.zeros_like(self.loss), torch.zeros_like(self.right)
         self.history = History(**state["history"])
         torch.set_rng_state(state["random"])
         if device.type == "cuda":
@@ -129,6 +134,7 @@ def train_local(
     on_step: Step,
     saved: State | None = None,
     fitted: np.ndarray | None = None,
+    team: Team = ALONE,
 ) -> History:
     """Train a local CNN in place.
 
@@ -140,6 +146,8 @@ def train_local(
         saved: a state that `on_step` got, to go on from; the remaining steps have the same bits as if nothing
             had happened.
         fitted: [n] int64, the images that it is fitted to; all without it.
+        team: the ranks that do this together, with the same arguments, each on its share of every batch, which has
+            an image for each at least.
 
     Raises:
         InputError: the loss is no longer finite.
@@ -149,28 +157,41 @@ def train_local(
     members = torch.from_numpy(np.arange(len(labels)) if fitted is None else fitted)
     batch_size = min(config.batch_size, len(members))
     batches = len(members) // batch_size
+    model = team.parallel(cnn)
     optimizer = sgd(cnn, config)
     rate = schedule(optimizer, config, config.epochs * batches)
     history = History(loss=[], accuracy=[], learning_rate=[], seconds=[])
     nothing = torch.zeros((), dtype=torch.int64, device=device)
     training = Training(
-        cnn=cnn, optimizer=optimizer, rate=rate, history=history, order=nothing, loss=nothing, right=nothing
+        team=team,
+        cnn=cnn,
+        optimizer=optimizer,
+        rate=rate,
+        history=history,
+        order=nothing,
+        loss=nothing,
+        right=nothing,
     )
     if saved:
         training.restore(saved)
         history = training.history
+    rows = team.share(batch_size)
+    share = (batch_size, rows)
     cnn.train()
     for epoch in range(len(history.loss), config.epochs):
         started = time.perf_counter() - training.seconds
         if training.step == 0:
             training.order = members[torch.randperm(len(members))].to(device)
             training.loss, training.right = torch.zeros((), device=device), torch.zeros_like(nothing)
-        left = training.order[: batches * batch_size].split(batch_size)[training.step :]
+        left = [batch[rows] for batch in training.order[: batches * batch_size].split(batch_size)[training.step :]]
         for batch, padded in zip(left, images.batches(left), strict=True):
-            pixels = recast(images.normalised(moved(padded, images.core, config)), config.intensity)
-            with autocast(config.precision, device.type):
-                logits = cnn(pixels)
+            windows = images.normalised(moved(padded, images.core, config, share))
+            pixels = recast(windows, config.intensity, share)
+            with team.own_random(device, training.step), autocast(config.precision, device.type):
+                logits = model(pixels)
                 loss = cross_entropy(logits, target[batch], label_smoothing=config.label_smoothing)
+            if team.size > 1:
+                loss = loss * (len(batch) * team.size / batch_size)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -182,8 +203,8 @@ def train_local(
             training.seconds = time.perf_counter() - started
             done = (epoch + training.step / batches) / config.epochs
             on_step(done, history.accuracy[-1] if epoch else float("nan"), training.state)
-        history.loss.append(training.loss.item() / batches)
-        history.accuracy.append(training.right.item() / (batches * batch_size))
+        history.loss.append(team.total(training.loss).item() / team.size / batches)
+        history.accuracy.append(team.total(training.right).item() / (batches * batch_size))
         history.learning_rate.append(training.learning_rate)
         history.seconds.append(training.seconds)
         training.step, training.seconds = 0, 0.0
@@ -201,15 +222,19 @@ def decision_batch(window: tuple[int, ...]) -> int:
 
 
 @torch.inference_mode()
-def local_decisions(cnn: nn.Module, images: Images, precision: str) -> np.ndarray:
-    """The local decisions for the windows of a split: class probabilities [S, K] float32."""
+def local_decisions(cnn: nn.Module, images: Images, precision: str, team: Team = ALONE) -> np.ndarray:
+    """The local decisions for the windows of a split: class probabilities [S, K] float32; a team shares the work."""
     cnn.eval()
     decisions = []
     device = images.mean.device
     core = (slice(None), slice(None), *images.core)
-    batches = torch.arange(len(images), device=device).split(decision_batch(extent(images.core)))
+    rows = team.share(len(images))
+    batches = torch.arange(len(images), device=device)[rows].split(decision_batch(extent(images.core)))
     for padded in images.batches(batches):
         with autocast(precision, device.type):
             logits = cnn(images.normalised(padded[core]))
-        decisions.append(logits.float().softmax(1).cpu())
-    return torch.cat(decisions).numpy()
+        decisions.append(logits.float().softmax(1))
+    mine = torch.cat(decisions)
+    everything = mine.new_zeros(len(images), mine.shape[1])
+    everything[rows] = mine
+    return team.total(everything).cpu().numpy()

@@ -126,7 +126,7 @@ class Progress:
     def _left(self) -> str:
         elapsed = time.monotonic() - self._started
         fractions = np.split(self._fraction, [share.stop - self._first for share in self._shares[:-1]])
-        done = min(fraction.mean() for fraction in fractions)
+        done = min(fraction.mean() for fraction in fractions if len(fraction))
         return clock(elapsed * (1 - done) / done) if done > 0 else "?"
 
     def _line(self) -> str:

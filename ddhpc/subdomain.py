@@ -23,6 +23,7 @@ from ddhpc.models import parameters
 from ddhpc.problem import Problem
 from ddhpc.progress import Progress
 from ddhpc.results import file_system
+from ddhpc.team import Team
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,7 @@ class Job:
     directory: Path
     """Of the run."""
     place: runtime.Place
+    team: Team
     clock: runtime.Clock
     progress: Progress
     request: runtime.StopRequest
@@ -87,16 +89,21 @@ def local_cnn(job: Job, subdomain: int, *key: int) -> nn.Module:
 
 
 def solve_local(job: Job, subdomain: int) -> dict[str, np.ndarray]:
-    """Read the windows of a subdomain, train its CNN, and give what the results file keeps of it below /local."""
+    """Read the windows of a subdomain, train its CNN, and give what the results file keeps of it below /local.
+
+    The ranks of a team do this together; the first of them reports and keeps the checkpoints.
+    """
     problem, labels, progress, device = job.problem, job.labels, job.progress, job.place.device
+    team, leads = job.team, job.team.rank == 0
     config = problem.config.local
     file = checkpoint.path(job.directory, subdomain)
     saved, damaged = checkpoint.load(file)
-    for line in damaged:
+    for line in damaged if leads else ():
         runtime.warn(f"{line}; going on from the one before it, if any")
     if saved and "solved" in saved:
         solved = {name: np.asarray(values.numpy()) for name, values in saved["solved"].items()}
-        progress.step(subdomain, 1, float(solved["history/accuracy"][-1]))
+        if leads:
+            progress.step(subdomain, 1, float(solved["history/accuracy"][-1]))
         runtime.log.info("subdomain %d: finished before, taken from its checkpoint", subdomain)
         return solved
 
@@ -112,20 +119,25 @@ def solve_local(job: Job, subdomain: int) -> dict[str, np.ndarray]:
     decided: np.ndarray = saved["decided"].numpy() if saved else nothing
 
     def spent() -> np.ndarray:
-        return np.asarray(seconds + np.array([time.perf_counter() - started, time.process_time() - cpu_started]))
+        """Seconds so far: on the clock, and of all CPUs of the team; collective in it."""
+        cpu = team.total(torch.tensor(time.process_time() - cpu_started, dtype=torch.float64, device=device))
+        return np.asarray(seconds + np.array([time.perf_counter() - started, cpu.item()]))
 
     def keep(state: State) -> None:
+        if not leads:
+            return
         with file_system(file):
             checkpoint.save(file, state)
-        runtime.log.info("subdomain %d: checkpoint after %.1f s", subdomain, spent()[0])
+        runtime.log.info("subdomain %d: checkpoint after %.1f s", subdomain, seconds[0] + time.perf_counter() - started)
 
     due = time.monotonic() + problem.config.run.checkpoint_seconds
 
     def on_step(fraction: float, accuracy: float, state: Callable[[], State]) -> None:
         nonlocal due
-        progress.step(subdomain, (number + fraction) / len(fits), accuracy)
-        stop = job.request.signal or progress.stopped()
-        if stop or time.monotonic() >= due:
+        if leads:
+            progress.step(subdomain, (number + fraction) / len(fits), accuracy)
+        stop, save = team.any(bool(job.request.signal) or progress.stopped(), leads and time.monotonic() >= due)
+        if stop or save:
             keep({**state(), "spent": spent().tolist(), "fit": number, "decided": torch.from_numpy(decided)})
             due = time.monotonic() + problem.config.run.checkpoint_seconds
         if stop:
@@ -143,14 +155,14 @@ def solve_local(job: Job, subdomain: int) -> dict[str, np.ndarray]:
     for number in range(first, len(fits)):
         fit = fits[number]
         cnn = local_cnn(job, subdomain, *fit.key)
-        history = train_local(cnn, images["train"], labels["train"], config, on_step, saved, fit.images)
+        history = train_local(cnn, images["train"], labels["train"], config, on_step, saved, fit.images, team)
         saved = None
         if len(fit.decides):
-            decided[fit.decides] = local_decisions(cnn, images["train"], config.precision)[fit.decides]
-    # A checkpoint of the last step leaves no step that would report the end.
-    progress.step(subdomain, 1, history.accuracy[-1])
+            decided[fit.decides] = local_decisions(cnn, images["train"], config.precision, team)[fit.decides]
+    if leads:  # a checkpoint of the last step leaves no step that would report the end
+        progress.step(subdomain, 1, history.accuracy[-1])
     decisions = {"train": decided}
-    decisions |= {split: local_decisions(cnn, images[split], config.precision) for split in ("val", "test")}
+    decisions |= {split: local_decisions(cnn, images[split], config.precision, team) for split in ("val", "test")}
     wall, cpu = spent()
     runtime.log.info("subdomain %d: finished, loss %.4f, %.1f s", subdomain, history.loss[-1], wall)
 

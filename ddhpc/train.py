@@ -1,6 +1,7 @@
 """The two-level CNN-DNN method: owned windows -> local problems -> results file -> gather -> coarse problem.
 
-Where asked for, the CNN-DNN is then trained end to end (`coherent`).
+Where asked for, the CNN-DNN is then trained end to end (`coherent`). More ranks than subdomains form a team for each,
+which trains it data-parallel; the first rank of a team owns the subdomain.
 
 Klawonn, Lanser, Weber: A Domain Decomposition-Based CNN-DNN Architecture for Model Parallel Training Applied to Image
 Recognition Problems, SIAM J. Sci. Comput. 46(5), C557-C582, 2024, doi:10.1137/23m1562202.
@@ -21,7 +22,9 @@ from ddhpc.decomposition import owned
 from ddhpc.errors import InputError
 from ddhpc.problem import Problem
 from ddhpc.progress import Progress
+from ddhpc.rendezvous import form_team
 from ddhpc.subdomain import Job, solve_local, solve_or_leave
+from ddhpc.team import ALONE
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -56,16 +59,22 @@ def train(
     clock = runtime.Clock()
     shares = [owned(problem.subdomains, comm.size, rank) for rank in range(comm.size)]
     mine = shares[comm.rank]
+    owners = comm.Split(0 if mine else 1, comm.rank)
+    check_teams(problem, comm.size)
     labels = {split: problem.packed.labels(split) for split in SPLITS}
     layout = provenance.layout(problem, labels, comm, place)
     runtime.together(comm, lambda: results.create(directory, layout) if comm.rank == 0 else None)
 
-    with Progress(comm.Dup(), shares, len(problem.fits) * problem.config.local.epochs) as progress:
+    with (
+        form_team(comm, problem.subdomains, place) as team,
+        Progress(comm.Dup(), shares, len(problem.fits) * problem.config.local.epochs) as progress,
+    ):
         job = Job(
             problem=problem,
             labels=labels,
             directory=directory,
             place=place,
+            team=team,
             clock=clock,
             progress=progress,
             request=request,
@@ -73,24 +82,16 @@ def train(
 
         def solve_owned() -> list[dict[str, np.ndarray]]:
             with clock("local"):
-                solved = [solve_or_leave(job, subdomain) for subdomain in mine]
+                solved = [solve_or_leave(job, subdomain) for subdomain in mine or [team.subdomain]]
             request.obey()
-            return solved
+            return solved[: len(mine)]
 
         with clock("all_local"):
             solved = runtime.together(comm, solve_owned, tick=progress.show, patience=PATIENCE_SECONDS)
         progress.finish()
     check_absent(comm, solved, problem.config.coarse.allow_missing)
-    slabs = {name: np.stack([subdomain[name] for subdomain in solved]) for name in solved[0]}
-    slabs["rank"] = np.full(len(mine), comm.rank)
-    slabs["device"] = text([place.device_name] * len(mine), results.DEVICE_BYTES)
-
     runtime.log.info("all subdomains are finished; writing and gathering their decisions")
-    with clock("write"):
-        results.write_local(directory, comm, mine, problem.subdomains, slabs)
-    with clock("gather"):
-        gathered = results.gather_local(directory, comm, slabs, problem.subdomains, problem.config.coarse.memory_limit)
-        seconds = runtime.gather(comm, slabs["seconds"], problem.subdomains)
+    gathered, seconds = write_and_gather(job, solved, mine, owners, comm.rank) if mine else ({}, np.empty(0))
     spent = runtime.gather(comm, rank_seconds(clock, startup)[None], comm.size)
 
     def solve_coarse() -> coarse.Solution | None:
@@ -104,7 +105,7 @@ def train(
     solution = runtime.together(comm, solve_coarse)
     if problem.config.coherent.start != "none":
         with clock("coherent"):
-            solution = train_coherent(job, mine, comm, solution)
+            solution = runtime.together(comm, lambda: train_coherent(job, mine, owners, solution) if mine else None)
 
     def finish() -> None:
         if solution is None:
@@ -124,9 +125,51 @@ def train(
     runtime.together(comm, finish)
 
 
+def check_teams(problem: Problem, ranks: int) -> None:
+    """InputError if more ranks than subdomains cannot train as configured."""
+    config, most = problem.config, problem.subdomains
+    if ranks > most and config.coarse.allow_missing:
+        raise InputError(
+            f"--coarse.allow_missing {config.coarse.allow_missing}: expected at most {most} ranks with it, found "
+            f"{ranks}: ranks that train a subdomain together cannot go on without each other"
+        )
+    batch = min(config.local.batch_size, *(len(fit.images) for fit in problem.fits))
+    if ranks > most * batch:
+        raise InputError(
+            f"{ranks} ranks for {most} subdomain{'s' * (most != 1)}: expected at most {most * batch}, one for each "
+            f"image of a batch of {batch}; start fewer, or refine --decomposition.grid"
+        )
+
+
+def write_and_gather(
+    job: Job, solved: list[dict[str, np.ndarray]], mine: range, owners: MPI.Comm, rank: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Write the local decisions into the results file and bring them to rank 0; collective on the owners.
+
+    Args:
+        job: of this rank.
+        solved: of its subdomains, as `solve_local` gives it.
+        mine: their numbers.
+        owners: the ranks that own subdomains.
+        rank: of this process among all.
+
+    Returns:
+        On rank 0 the local decisions by split, [N, S, K], and the seconds of each subdomain, [N]; elsewhere no rows.
+    """
+    slabs = {name: np.stack([subdomain[name] for subdomain in solved]) for name in solved[0]}
+    slabs["rank"] = np.full(len(mine), rank)
+    slabs["device"] = text([job.place.device_name] * len(mine), results.DEVICE_BYTES)
+    subdomains, limit = job.problem.subdomains, job.problem.config.coarse.memory_limit
+    with job.clock("write"):
+        results.write_local(job.directory, owners, mine, subdomains, slabs)
+    with job.clock("gather"):
+        gathered = results.gather_local(job.directory, owners, slabs, subdomains, limit)
+        return gathered, runtime.gather(owners, slabs["seconds"], subdomains)
+
+
 def rank_seconds(clock: runtime.Clock, startup: float) -> np.ndarray:
     """Seconds of this rank in each of the phases before the coarse problem, by `results.PHASES`: [P] float64."""
-    seconds = {"read": 0.0, **clock.seconds, "startup": startup, "coarse": 0.0}
+    seconds = {"read": 0.0, "write": 0.0, "gather": 0.0, **clock.seconds, "startup": startup, "coarse": 0.0}
     seconds["train"] = seconds["local"] - seconds["read"]
     seconds["wait"] = seconds["all_local"] - seconds["local"]
     return np.array([seconds[phase] for phase in results.PHASES])
@@ -177,6 +220,7 @@ def train_subdomain(
             labels={split: problem.packed.labels(split) for split in SPLITS},
             directory=directory,
             place=place,
+            team=ALONE,
             clock=runtime.Clock(),
             progress=progress,
             request=request,

@@ -64,6 +64,19 @@ def test_without_augmentation_the_images_are_as_they_are():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_a_share_of_a_batch_is_changed_as_it_is_within_the_batch():
+    pixels, core = torch.rand(7, 2, 12, 11), (slice(2, 10), slice(2, 9))
+    config = Local(shift=1, flip=True, rotate=8, intensity=0.3)
+
+    def changed(pixels, share=None):
+        torch.manual_seed(0)
+        return recast(moved(pixels, core, config, share), config.intensity, share)
+
+    whole = changed(pixels)
+    for rows in (slice(0, 3), slice(3, 7)):
+        assert torch.equal(changed(pixels[rows], (7, rows)), whole[rows])
+
+
 def smooth(shape, seed=0):
     """Images [2, 2, *shape] float64 that change slowly, so that linear interpolation is not all there is to see."""
     rng = np.random.default_rng(seed)

@@ -119,9 +119,15 @@ def test_what_one_rank_finds_ends_all_within_seconds(tmp_path):
     assert all("stopped by SIGTERM" in line for line in lines[1:])
 
 
-def test_more_ranks_than_subdomains(small, tmp_path):
-    completed = mpirun(4, "--data.file", small, "--decomposition.grid", 2, 1, cwd=tmp_path)
-    refused(completed, "4 ranks for 2 subdomains: expected no more ranks than subdomains")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--coarse.allow_missing", 1], "--coarse.allow_missing 1: expected at most 2 ranks with it, found 5"),
+        (["--local.batch_size", 2], "5 ranks for 2 subdomains: expected at most 4, one for each image of a batch of 2"),
+    ],
+)
+def test_what_ranks_that_train_a_subdomain_together_cannot_do(options, message, small, tmp_path):
+    refused(mpirun(5, "--data.file", small, "--decomposition.grid", 2, 1, *options, cwd=tmp_path), message)
 
 
 @RANKS

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddhpc.decomposition import block, bounds, extent, grow, owned, pixels, rotation_margins, windows
+from ddhpc.decomposition import block, bounds, extent, grow, owned, pixels, rotation_margins, team, windows
 from ddhpc.errors import InputError
 
 
@@ -76,9 +76,21 @@ def test_ranks_share_subdomains_evenly_in_order(subdomains, data):
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_more_ranks_than_subdomains():
-    with pytest.raises(InputError, match="5 ranks for 4 subdomains.*mpirun -n 4"):
-        owned(4, 5, 4)
+@given(st.integers(1, 60), st.data())
+def test_more_ranks_than_subdomains_form_teams_whose_first_rank_owns(subdomains, data):
+    ranks = data.draw(st.integers(subdomains, 4 * subdomains))
+    teams = [team(subdomains, ranks, rank) for rank in range(ranks)]
+    assert [subdomain for subdomain, _ in teams] == sorted(subdomain for subdomain, _ in teams)
+    for rank, (subdomain, members) in enumerate(teams):
+        assert [other for other, (theirs, _) in enumerate(teams) if theirs == subdomain] == list(members)
+        assert list(owned(subdomains, ranks, rank)) == ([subdomain] if rank == members[0] else [])
+    sizes = {len(members) for _, members in teams}
+    assert max(sizes) - min(sizes) <= 1
+    # The bounds of the shares rise, for what is gathered in the order of the ranks.
+    shares = [owned(subdomains, ranks, rank) for rank in range(ranks)]
+    ends = [end for share in shares for end in (share.start, share.stop)]
+    assert ends == sorted(ends)
+    assert ends[-1] == subdomains
 
 
 def test_block_matches_numpy():

@@ -10,6 +10,7 @@ import numpy as np
 
 from ddhpc.config import Config
 from ddhpc.data.packed import SPLITS
+from ddhpc.decomposition import team
 from ddhpc.errors import InputError
 from ddhpc.report.numbers import by, plural
 
@@ -44,7 +45,7 @@ def critical_path(file: h5py.File) -> CriticalPath:
     Counts CPU seconds on CPUs, since ranks that share cores wait for each other, and real time on GPUs.
     """
     on_cpu = file["local/device"][0].decode() == "CPU"
-    local = file["local/cpu_seconds" if on_cpu else "local/seconds"][...]
+    local = file["local/cpu_seconds"][...] / team_sizes(file) if on_cpu else file["local/seconds"][...]
     slowest = int(np.nanargmax(local))
     hosts = file.attrs["hosts"].tolist()
     crowded = on_cpu and max(map(hosts.count, hosts)) > file.attrs["cores"]
@@ -55,6 +56,12 @@ def critical_path(file: h5py.File) -> CriticalPath:
         clock="CPU" if on_cpu else "wall",
         shared=bool(crowded or file.attrs["ranks"] < len(local)),
     )
+
+
+def team_sizes(file: h5py.File) -> np.ndarray:
+    """How many ranks trained each subdomain together, [N] int64."""
+    ranks, subdomains = int(file.attrs["ranks"]), len(file["local/seconds"])
+    return np.array([len(team(subdomains, ranks, rank)[1]) if ranks > subdomains else 1 for rank in file["local/rank"]])
 
 
 def machine(file: h5py.File) -> str:

@@ -8,7 +8,7 @@ import torch
 from rich.table import Table
 from torch import nn
 
-from ddhpc.decomposition import Window, extent, owned
+from ddhpc.decomposition import Window, extent, owned, team
 from ddhpc.images import AHEAD
 from ddhpc.local import decision_batch
 from ddhpc.models import parameters
@@ -30,6 +30,9 @@ class Share:
 
     rank: int
     subdomains: range
+    """That it owns."""
+    helps: int
+    """The subdomain that it trains where it owns none."""
     data_bytes: int
     """Windows of all splits that the rank reads, over all its subdomains."""
     scratch_bytes: int
@@ -66,7 +69,7 @@ def activation_bytes(cnn: nn.Module, batch: tuple[int, ...]) -> int:
 
 
 def shares(problem: Problem, ranks: int) -> list[Share]:
-    """What each of `ranks` ranks owns and needs; InputError with more ranks than subdomains."""
+    """What each of `ranks` ranks owns and needs; a rank that helps another needs as much and owns nothing."""
     decisions = sum(problem.packed.samples.values()) * len(problem.packed.classes) * 4
     memory = {}
     for window in problem.decomposition:
@@ -80,11 +83,13 @@ def shares(problem: Problem, ranks: int) -> list[Share]:
     planned = []
     for rank in range(ranks):
         mine = owned(problem.subdomains, ranks, rank)
-        windows = [problem.decomposition[subdomain] for subdomain in mine]
+        trained = mine or [team(problem.subdomains, ranks, rank)[0]]
+        windows = [problem.decomposition[subdomain] for subdomain in trained]
         planned.append(
             Share(
                 rank=rank,
                 subdomains=mine,
+                helps=trained[0],
                 data_bytes=sum(sum(problem.window_bytes(window).values()) for window in windows),
                 scratch_bytes=max(
                     sum(problem.window_bytes(window).values()) * problem.streamed(window) for window in windows
@@ -131,10 +136,15 @@ def print_plan(problem: Problem, ranks: int | None) -> None:
     for column in ("rank", "subdomains", "data to read", "temporary file", "memory (estimate)"):
         table.add_column(column, justify="right")
     for share in planned[:SHOWN_ROWS]:
-        first, last = share.subdomains[0], share.subdomains[-1]
-        span = str(first) if first == last else f"{first} to {last}"
+        span = " to ".join(str(end) for end in sorted({*share.subdomains[:1], *share.subdomains[-1:]}))
         scratch = mebibytes(share.scratch_bytes) if share.scratch_bytes else "-"
-        table.add_row(str(share.rank), span, mebibytes(share.data_bytes), scratch, mebibytes(share.memory_bytes))
+        table.add_row(
+            str(share.rank),
+            span or f"helps with {share.helps}",
+            mebibytes(share.data_bytes),
+            scratch,
+            mebibytes(share.memory_bytes),
+        )
     out.print(table)
     if max(ranks, problem.subdomains) > SHOWN_ROWS:
         out.print(f"(the first {SHOWN_ROWS} of {problem.subdomains} subdomains and {ranks} ranks)")
