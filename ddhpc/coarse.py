@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from ddhpc.config import Coarse
 from ddhpc.metrics import accuracy
 from ddhpc.models.dnn import dnn
+from ddhpc.optimizers import AdamW
 
 ABSENT_DRAWS = 20
 BLOCK = 512
@@ -169,9 +170,7 @@ def train_dnn(
     images = torch.arange(len(target)) if learned is None else torch.from_numpy(learned)
     subdomains, _, classes = local.shape
     network = dnn(subdomains, classes, config.hidden, config.dropout).to(device)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
+    optimizer = AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     batches = -(-len(images) // config.batch_size)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs * batches)
     history: dict[str, list[float]] = {"loss": [], "accuracy": []}

@@ -19,6 +19,7 @@ from ddhpc.config import Local
 from ddhpc.decomposition import extent
 from ddhpc.errors import InputError
 from ddhpc.images import Images
+from ddhpc.optimizers import SGD
 from ddhpc.team import ALONE, Team
 
 DECISION_BATCH = 512
@@ -56,9 +57,9 @@ def autocast(precision: str, device: str) -> AbstractContextManager[object]:
 
 def sgd(network: nn.Module, config: Local) -> torch.optim.Optimizer:
     """The optimizer of a network's weights."""
-    return torch.optim.SGD(
+    return SGD(
         network.parameters(),
-        config.learning_rate,
+        lr=config.learning_rate,
         momentum=config.momentum,
         nesterov=config.momentum > 0,
         weight_decay=config.weight_decay,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,8 @@ FAMILIES: dict[str, Factory] = {
 """Called with the keyword arguments channels, classes, dimensions, width and depth; depth may be None."""
 
 LARGEST_TRIED = 256
+SMALL = 2**16
+"""Numbers of an input that is computed sooner than its shapes alone are."""
 WITHOUT_AUXILIARY = {"aux_logits": False, "init_weights": True}
 TORCHVISION_OPTIONS = {"googlenet": WITHOUT_AUXILIARY, "inception_v3": WITHOUT_AUXILIARY}
 
@@ -55,8 +58,8 @@ def build(
 ) -> nn.Module:
     """The network of this name for [B, channels, *window], with output [B, classes], after a check that it works.
 
-    Works means: a copy of the network computes [2, classes] logits in training mode. The copy is on torch's meta
-    device, which costs nothing; a network from elsewhere that cannot be there is computed on the CPU. The check leaves
+    Works means: a copy of the network computes [2, classes] logits in training mode. For large windows the copy is on
+    torch's meta device, which costs nothing; a network that cannot be there is computed on the CPU. The check leaves
     torch's random numbers as they are, so that the weights depend on the seed alone. Lazy layers get their weights.
 
     Args:
@@ -153,10 +156,14 @@ def _torchvision(
 
 
 def _check(make: Factory, shown: str, shape: tuple[int, ...], classes: int) -> None:
-    """InputError unless the network computes [2, classes] from `shape`, which is [2, channels, *window]."""
+    """InputError unless the network computes [2, classes] from `shape`, which is [2, channels, *window].
+
+    Small windows are computed: for its meta device torch would import its compiler, a second of each rank's start.
+    """
     with torch.random.fork_rng(devices=[]):
         try:
-            output = _computed(_made(make, shown, "meta"), shape, "meta")
+            device = "cpu" if prod(shape) <= SMALL else "meta"
+            output = _computed(_made(make, shown, device), shape, device)
         except InputError:
             raise
         except Exception:

@@ -189,9 +189,11 @@ def test_an_import_path():
 
 
 @pytest.mark.usefixtures("factories")
-def test_the_check_is_one_forward_pass_of_two_images_that_computes_nothing():
+@pytest.mark.parametrize(("small", "device"), [(98, "cpu"), (97, "meta")])
+def test_the_check_is_one_forward_pass_of_two_images_that_computes_nothing_large(small, device, monkeypatch):
+    monkeypatch.setattr("ddhpc.models.registry.SMALL", small)
     build("factories:watched", channels=1, classes=3, window=(7, 7), width=1)
-    assert sys.modules["factories"].SEEN == [(True, 2, 49, "meta")]
+    assert sys.modules["factories"].SEEN == [(True, 2, 49, device)]
 
 
 @pytest.mark.usefixtures("factories")
