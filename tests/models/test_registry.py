@@ -193,7 +193,8 @@ def test_an_import_path():
 def test_the_check_is_one_forward_pass_of_two_images_that_computes_nothing_large(small, device, monkeypatch):
     monkeypatch.setattr("ddhpc.models.registry.SMALL", small)
     build("factories:watched", channels=1, classes=3, window=(7, 7), width=1)
-    assert sys.modules["factories"].SEEN == [(True, 2, 49, device)]
+    seen = sys.modules["factories"].SEEN
+    assert seen == [(True, 2, 49, device)]
 
 
 @pytest.mark.usefixtures("factories")
