@@ -36,7 +36,8 @@ examples:
   python -m ddhpc plan --decomposition.grid 2 2
   python -m ddhpc prepare images FOLDER --output x.h5 --size 64 64
   mpirun -n 4 python -m ddhpc --data.file x.h5 --decomposition.grid 2 2 --local.epochs 15
-  mpirun -n 1 python -m ddhpc --decomposition.grid 1 1      the global CNN: the baseline is the same program
+  python -m ddhpc --decomposition.grid 1 1                  the global CNN: the baseline is the same program
+  mpirun -n 4 python -m ddhpc --decomposition.grid 1 1      the same, data-parallel: more ranks than subdomains
   python -m ddhpc inspect runs/latest
   python -m ddhpc report runs/latest
 
