@@ -63,7 +63,7 @@ test-fast: $(ready_to_test)
 
 .PHONY: test-serial
 test-serial: $(ready_to_test)
-	pytest -n 3 --dist loadfile --cov --ignore=tests/mpi --ignore=tests/slurm --ignore=tests/test_default_recipe.py
+	pytest -n 4 --dist loadfile --cov --ignore=tests/mpi --ignore=tests/slurm --ignore=tests/test_default_recipe.py
 
 .PHONY: test-mpi
 test-mpi: $(ready_to_test) ## the MPI tests with 1, 3 and 4 ranks

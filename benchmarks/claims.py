@@ -3,7 +3,8 @@
     python -m ddhpc sweep benchmarks/studies/brain.yaml --ranks 1   # and others
     python benchmarks/claims.py runs/brain runs/flowers --output benchmarks/claims.md
 
-Each directory is the study of a problem and holds finished runs that differ in grid, seed and `coherent.start`. What
+Each directory is the study of a problem and holds finished runs that differ in grid, seed, `coarse.decisions` and
+`coherent.start`. What
 is compared has the same seed and the same test samples; the figure is the mean over the seeds. Intervals (95 %) are
 percentiles over RESAMPLES draws with replacement of seeds and test samples.
 """
@@ -36,6 +37,8 @@ class Run:
     grid: tuple[int, ...]
     start: str
     """Option `coherent.start`."""
+    decisions: str
+    """Option `coarse.decisions`."""
     seed: int
     seconds: float
     """Of the critical path."""
@@ -63,6 +66,7 @@ def read(directory: Path) -> Run:
         return Run(
             grid=config.decomposition.grid,
             start=config.coherent.start,
+            decisions=config.coarse.decisions,
             seed=config.run.seed,
             seconds=critical_path(file).seconds,
             accuracy={name: float((decided.argmax(1) == labels).mean()) for name, decided in final.items()},
@@ -72,11 +76,12 @@ def read(directory: Path) -> Run:
 
 
 def collect(study: Path) -> dict[tuple[tuple[int, ...], str], Runs]:
-    """The finished runs of a study by grid and start of the coherent training, then by seed."""
+    """The finished runs of a study by grid and by what is special about them, `none` or an option, then by seed."""
     found: dict[tuple[tuple[int, ...], str], dict[int, Run]] = {}
     for path in sorted(study.glob(f"*/{FILE}")):
         run = read(path.parent)
-        found.setdefault((run.grid, run.start), {})[run.seed] = run
+        special = run.start if run.start != "none" else run.decisions
+        found.setdefault((run.grid, "none" if special == "in_sample" else special), {})[run.seed] = run
     return found
 
 
@@ -125,9 +130,13 @@ CLAIMS = (
      "coherent - dnn, points", "transfer", partial(better, "coherent", "dnn")),
     ("Q5: the coherent CNN-DNN from scratch (arXiv:2408.14442: helps or not, depending on the network)",
      "coherent - dnn, points", "scratch", partial(better, "coherent", "dnn")),
+    ("Coarse DNN trained on decisions for a fifth of the images, held out from the local CNNs, instead of in sample",
+     "held out - in sample, points", "held_out", partial(better, "dnn", "dnn")),
+    ("Coarse DNN trained on cross-fitted decisions instead of in sample",
+     "cross-fitted - in sample, points", "cross_fitted", partial(better, "dnn", "dnn")),
 )  # fmt: skip
-"""Title, figure, what is compared with what (`none` with the global CNN, `own` with itself, else the runs that start
-like this with themselves), and how."""
+"""Title, figure, what is compared with what (`none`: those without anything special with the global CNN; `own`: with
+themselves; a start of the coherent training: its runs with themselves; decisions: with those in sample), and how."""
 
 
 def table(claim: str, figure: str, kind: str, compared, studies: Mapping[str, Mapping]) -> str:
@@ -138,7 +147,8 @@ def table(claim: str, figure: str, kind: str, compared, studies: Mapping[str, Ma
         for (grid, start), mine in runs.items():
             if prod(grid) == 1 or start != ("none" if kind in ("none", "own") else kind):
                 continue
-            its = baseline if kind == "none" else mine
+            in_sample = runs.get((grid, "none"), {})
+            its = {"none": baseline, "held_out": in_sample, "cross_fitted": in_sample}.get(kind, mine)
             if set(mine) & set(its):
                 lines.append(f"| {problem} | {by(grid)} | {compared(mine, its)} |")
     body = "\n".join([HEAD.format(figure=figure), *lines]) if lines else "No runs yet: not decided."

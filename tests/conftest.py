@@ -56,7 +56,7 @@ def small_volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pack_small(tmp_path_factory.mktemp("packed") / "volumes.h5", (12, 10, 8))
 
 
-def mpirun(ranks: int, *arguments: object, cwd: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def mpirun(ranks: int, *arguments: object, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """`mpirun -n RANKS python -m ddhpc ARGUMENTS` in a directory, one thread a rank; without mpirun for 0 ranks."""
     launcher = ["mpirun", "-n", str(ranks)] if ranks else []
     command = [*launcher, sys.executable, "-m", "ddhpc", *map(str, arguments)]

@@ -19,6 +19,7 @@ from ddhpc.options import configure, train_parser
 from ddhpc.problem import open_problem
 from ddhpc.results import verify
 from ddhpc.subdomain import Job, solve_local
+from ddhpc.team import ALONE
 from tests.conftest import mpirun
 from tests.test_train import decisions
 
@@ -186,6 +187,7 @@ def test_a_checkpoint_of_the_very_last_step(small, tmp_path, undisturbed):
         labels={split: problem.packed.labels(split) for split in SPLITS},
         directory=tmp_path / "run",
         place=runtime.place(MPI.COMM_SELF, command.config.run),
+        team=ALONE,
         clock=runtime.Clock(),
         progress=StopAtTheEnd(),
         request=request,
