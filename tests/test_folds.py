@@ -149,8 +149,9 @@ def test_stopped_in_one_fold_after_the_other_the_bits_are_the_same(small, tmp_pa
     assert mpirun(2, *options, "--output", "whole", cwd=tmp_path).returncode == 0
     seen = set()
     for ranks, fold in ((1, 0), (2, 1)):
+        begun = time.time()
         job = resume.start(ranks, small, tmp_path, *long)
-        while job.poll() is None and max(fits_under_way(tmp_path / "run"), default=-1) < fold:
+        while job.poll() is None and max(fits_under_way(tmp_path / "run", begun), default=-1) < fold:
             time.sleep(0.2)
         job.send_signal(signal.SIGUSR2)
         assert job.wait(timeout=120) == 75, (tmp_path / "stderr").read_text()
@@ -161,9 +162,10 @@ def test_stopped_in_one_fold_after_the_other_the_bits_are_the_same(small, tmp_pa
     resume.same_bits(tmp_path / "run", decisions(tmp_path / "whole"))
 
 
-def fits_under_way(directory):
-    """Numbers of the trainings that the checkpoints were made in."""
-    states = [checkpoint.load(file)[0] for file in directory.glob("checkpoints/*.pt")]
+def fits_under_way(directory, since=0.0):
+    """Numbers of the trainings that the checkpoints, those made `since` then, were made in."""
+    files = [file for file in directory.glob("checkpoints/*.pt") if file.stat().st_mtime > since]
+    states = [checkpoint.load(file)[0] for file in files]
     return {state["fit"] for state in states if state and "fit" in state}
 
 
