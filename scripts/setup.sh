@@ -9,6 +9,7 @@ python=${PYTHON:-python3}
 h5py_version=${H5PY_VERSION:-3.16.0}
 venv=$PWD/.venv
 log=$PWD/.cache/setup.log
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 # for the trial of mpi4py, in a container
 wheels=${XDG_CACHE_HOME:-$HOME/.cache}/ddhpc/wheels
 PATH=:$PATH: PATH=${PATH//:"$venv/bin":/:} PATH=${PATH#:} PATH=${PATH%:} # what the machine has, not what .venv has
 
