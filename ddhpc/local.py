@@ -104,7 +104,7 @@ class Training:
         return {
             **{name: getattr(self, name).state_dict() for name in ("cnn", "optimizer", "rate")},
             **{name: getattr(self, name) for name in ("order", "step", "seconds", "learning_rate")},
-            **{name: self.team.total(getattr(self, name)) for name in ("loss", "right")},
+            **{name: self.team.parts(getattr(self, name)) for name in ("loss", "right")},
             "history": asdict(self.history),
             "random": torch.get_rng_state(),
             "random_gpu": torch.cuda.get_rng_state(self.order.device) if on_gpu else None,
@@ -115,12 +115,11 @@ class Training:
         device = self.order.device
         for name in ("cnn", "optimizer", "rate"):
             getattr(self, name).load_state_dict(state[name])
-        for name in ("order", "loss", "right"):
-            setattr(self, name, state[name].to(device))
+        self.order = state["order"].to(device)
+        for name in ("loss", "right"):
+            setattr(self, name, self.team.part(state[name].to(device)))
         for name in ("step", "seconds", "learning_rate"):
             setattr(self, name, state[name])
-        if self.team.rank > 0:  # the first rank goes on from what all had added up
-            self.loss, self.right = torch.zeros_like(self.loss), torch.zeros_like(self.right)
         self.history = History(**state["history"])
         torch.set_rng_state(state["random"])
         if device.type == "cuda":

@@ -55,6 +55,18 @@ class Team:
             distributed.all_reduce(values)
         return values
 
+    def parts(self, value: Tensor) -> Tensor:
+        """The numbers [] that the ranks have, [size], on all of them; collective."""
+        every = value.new_zeros(self.size)
+        every[self.rank] = value
+        return self.total(every)
+
+    def part(self, every: Tensor) -> Tensor:
+        """Of `parts` that this rank's, or for another size of the team a share [] such that all add up to their sum."""
+        if len(every) == self.size:
+            return every[self.rank].clone()
+        return every.sum() if self.rank == 0 else torch.zeros_like(every[0])
+
     def any(self, *flags: bool) -> list[bool]:
         """Whether each flag is set on any rank; collective."""
         if self.size == 1:
