@@ -61,6 +61,32 @@ def test_dnn_finds_the_subdomain_that_knows():
     assert history["loss"][-1] < history["loss"][0]
 
 
+def faint_subdomains(samples, seed):
+    """Ten classes; each of 512 subdomains gives the right one a hundredth more on average."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 10, samples)
+    local = rng.random((512, samples, 10), np.float32)
+    local[:, np.arange(samples), labels] += 0.05
+    return local / local.sum(2, keepdims=True), labels
+
+
+def test_dnn_learns_from_many_subdomains_that_each_know_little():
+    made = {split: faint_subdomains(count, count) for split, count in (("train", 3000), ("val", 100), ("test", 500))}
+    local, labels = ({split: pair[which] for split, pair in made.items()} for which in (0, 1))
+    torch.manual_seed(0)
+    final = solve(local, labels, Coarse(epochs=6), "cpu").fusions["dnn"]["test"]
+    assert accuracy(final, labels["test"]) > 0.6
+
+
+def test_an_absent_subdomain_is_one_without_an_opinion():
+    local = decisions(3, 20, 4)
+    absent, undecided = local.copy(), local.copy()
+    absent[1], undecided[1] = 0, 0.25
+    network = coarse.dnn(3, 4, (8,), 0.5)
+    assert np.allclose(coarse.decide(network, absent), coarse.decide(network, undecided), atol=1e-6)
+    assert not np.allclose(coarse.decide(network, absent), coarse.decide(network, local), atol=1e-3)
+
+
 def three_splits(make):
     made = {split: make(400, 10 * seed) for seed, split in enumerate(("train", "val", "test"))}
     return {split: local for split, (local, _) in made.items()}, {split: labels for split, (_, labels) in made.items()}

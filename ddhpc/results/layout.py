@@ -193,7 +193,8 @@ def _create(file: h5py.File, layout: Layout) -> None:
     _plot(absent, "dnn", ["more"])
     weights = file.create_group("coarse/weights")
     weights.attrs["description"] = (
-        "state dictionary of the coarse DNN: dense layers with ReLU between, softmax at the end"
+        "state dictionary of the coarse DNN: of local decisions less 1/K; dense layers with ReLU between, softmax at "
+        "the end"
     )
     for name, shape in layout.weights.items():
         _dataset(weights, name, shape, np.float32, "1", [])
