@@ -79,7 +79,7 @@ def _ranks(comm: MPI.Comm) -> Finding:
             status="error",
             found=f"{library}: Slurm started {tasks} tasks, MPI sees {comm.size}; srun --mpi=pmix",
         )
-    return Finding("MPI", "ok", f"{library}: {comm.size} ranks, {shown}")
+    return Finding("MPI", "ok", f"{library}: {comm.size} rank{'s' * (comm.size > 1)}, {shown}")
 
 
 def _versions(comm: MPI.Comm) -> Finding:
@@ -114,8 +114,8 @@ def _gpus(comm: MPI.Comm, place: runtime.Place) -> Finding:
 def _threads(comm: MPI.Comm, place: runtime.Place) -> Finding:
     wanted = place.threads * place.local_ranks
     shown = (
-        f"{place.threads} a rank, {place.local_ranks} ranks on a node share {place.cores} cores; "
-        f"rank 0 is bound to {len(os.sched_getaffinity(0))}"
+        f"{place.threads} a rank, {place.local_ranks} rank{'s' * (place.local_ranks > 1)} for the {place.cores} cores "
+        f"of a node; rank 0 is bound to {len(os.sched_getaffinity(0))}"
     )
     status: Status = "ok" if wanted <= place.cores else "warning"
     return Finding("threads", status, shown)

@@ -6,6 +6,7 @@ import difflib
 import json
 import re
 import sys
+from argparse import SUPPRESS
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,9 @@ def add_configuration(parser: ArgumentParser) -> None:
     )
     for name, section in SECTIONS.items():
         parser.add_class_arguments(section, name)
+    for action in parser._actions:
+        if set(action.option_strings) & {f"--{name}" for name in SECTIONS}:
+            action.help = SUPPRESS  # a section from a file of its own, which --config does as well
 
 
 def train_parser() -> ArgumentParser:

@@ -15,6 +15,7 @@ from ddhpc.decomposition import extent
 from ddhpc.errors import InputError
 from ddhpc.problem import Problem
 from ddhpc.progress import console
+from ddhpc.report.cost import machine
 from ddhpc.report.numbers import by, duration, percent
 from ddhpc.results import COHERENT, FUSIONS, is_finished, open_results, verify
 
@@ -63,7 +64,7 @@ def print_run(run: Path, checkpoints: bool = False) -> None:
         parameters = file["local/parameters"][...]
         out.print(
             f"{config.model.name} of {parameters.max():,} parameters on each subdomain, {parameters.sum():,} on all; "
-            f"{file.attrs['ranks']} ranks on {file.attrs['cores']} cores, seed {file.attrs['seed']}"
+            f"{machine(file)}, seed {file.attrs['seed']}"
         )
     out.print(
         f"run directory {run}  (python -m ddhpc inspect {run}; h5dump -n {run / 'results.h5'})",
