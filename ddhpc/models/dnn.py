@@ -21,7 +21,7 @@ class Dnn(nn.Sequential):
     def forward(self, decisions: Tensor) -> Tensor:
         """[B, N * K] local decisions to [B, K] logits."""
         each = decisions.unflatten(1, (-1, self.classes))
-        values = (each - each.mean(2, keepdim=True)).flatten(1)
+        values: Tensor = (each - each.mean(2, keepdim=True)).flatten(1)
         for layer in self:
             values = layer(values)
         return values
