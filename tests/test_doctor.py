@@ -12,7 +12,7 @@ def test_a_job_that_is_fit(ranks, small, tmp_path):
     out = completed.stdout
     for check in ("MPI", "versions", "GPUs", "threads", "HDF5", "disk", "clocks"):
         assert out.count(f"│ {check} ") == 1
-    assert f"{max(ranks, 1)} ranks" in out
+    assert f"{max(ranks, 1)} rank{'s' * (ranks > 1)}, " in out
     assert out.rstrip().endswith("fit to run")
     assert list(tmp_path.iterdir()) == []
 
