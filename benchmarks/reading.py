@@ -18,7 +18,8 @@ from statistics import median
 import numpy as np
 
 from ddhpc.data import find, open_packed
-from ddhpc.data.packed import SPLITS, Packed, read_amplification
+from ddhpc.data.chunks import read_amplification
+from ddhpc.data.packed import SPLITS, Packed
 from ddhpc.decomposition import Window, windows
 from ddhpc.provenance import processor
 

@@ -1,13 +1,15 @@
-"""A subdomain's state on disk: replaced atomically, checked by a checksum, the last two kept, nothing executable."""
+"""A subdomain's state on disk: replaced atomically, checked by a checksum, the last two kept, nothing executable.
+
+torch is imported by saving and loading, not by `import ddhpc.checkpoint`: `verify` does without.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import os
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ddhpc.data.hdf5 import replace
 
@@ -26,6 +28,8 @@ def save(file: Path, state: dict[str, Any]) -> None:
         file: of the checkpoint; its directory is made.
         state: tensors, numbers, strings, and lists and dictionaries of them.
     """
+    import torch
+
     payload = io.BytesIO()
     torch.save(state, payload)
     data = payload.getbuffer()
@@ -35,6 +39,8 @@ def save(file: Path, state: dict[str, Any]) -> None:
         with part.open("wb") as stream:
             stream.write(hashlib.sha256(data).digest())
             stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())  # where quotas and network file systems refuse
     except OSError:
         part.unlink(missing_ok=True)
         raise
@@ -45,6 +51,8 @@ def save(file: Path, state: dict[str, Any]) -> None:
 
 def load(file: Path) -> tuple[dict[str, Any] | None, list[str]]:
     """The newest checkpoint that is whole, None without one; and a line for each that is damaged."""
+    import torch
+
     damaged: list[str] = []
     for candidate in (file, _previous(file)):
         if not candidate.exists():

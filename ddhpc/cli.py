@@ -103,11 +103,7 @@ def solve(command: Command, request: runtime.StopRequest, started: float) -> Non
     """Train as configured, on all ranks or one subdomain alone, and print the table."""
     only = command.options.subdomain
     comm = runtime.world()
-    from ddhpc import train as method
     from ddhpc.problem import open_problem
-    from ddhpc.provenance import identity
-    from ddhpc.report.run import print_run, problem_line
-    from ddhpc.results import run_directory
 
     if command.options.log_dir:
         runtime.together(
@@ -116,6 +112,13 @@ def solve(command: Command, request: runtime.StopRequest, started: float) -> Non
     problem = runtime.together(comm, partial(open_problem, command.config))
     if only is not None and not 0 <= only < problem.subdomains:
         raise InputError(f"--subdomain {only}: expected 0 to {problem.subdomains - 1}")
+
+    # These load torch, for which wrong data or a wrong grid need not wait.
+    from ddhpc import train as method
+    from ddhpc.provenance import identity
+    from ddhpc.report.run import print_run, problem_line
+    from ddhpc.results import run_directory
+
     place = runtime.together(comm, partial(runtime.place, comm, command.config.run))
 
     def make_directory() -> str:
@@ -290,12 +293,5 @@ def report(argv: list[str], started: float) -> None:
 
 
 VERBS: dict[str, Callable[[list[str], float], None]] = {
-    "train": train,
-    "plan": plan,
-    "doctor": doctor,
-    "prepare": prepare,
-    "phantom": phantom,
-    "inspect": inspect,
-    "sweep": sweep,
-    "report": report,
+    verb.__name__: verb for verb in (train, plan, doctor, prepare, phantom, inspect, sweep, report)
 }

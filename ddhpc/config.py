@@ -209,14 +209,14 @@ class Run:
     threads: int = 0
     """CPU threads a rank; 0 shares the cores of a node out among its ranks."""
 
-    checkpoint_seconds: int = 300
+    checkpoint_seconds: float = 300
     """Time between two checkpoints of a subdomain; one is made when it is finished in any case."""
 
     stop_signal: Literal["USR1", "USR2"] = "USR2"
     """Signal that asks to stop ahead of the time limit; SIGTERM and SIGINT do as well."""
 
     def __post_init__(self) -> None:
-        _require(self.checkpoint_seconds >= 1, "run.checkpoint_seconds", self.checkpoint_seconds, "at least 1 second")
+        _require(self.checkpoint_seconds > 0, "run.checkpoint_seconds", self.checkpoint_seconds, "more than 0 seconds")
         _require(0 <= self.seed < 2**63, "run.seed", self.seed, "0 <= seed < 2^63")
         _require(self.threads >= 0, "run.threads", self.threads, "0 or more threads")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import partial
 
@@ -28,9 +27,8 @@ def accuracy(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def confusion(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """How many samples of each true class (row) were given each class (column): [K, K] int64 from [S, K] and [S]."""
-    from sklearn.metrics import confusion_matrix
-
-    return np.asarray(confusion_matrix(labels, decisions.argmax(-1), labels=np.arange(decisions.shape[-1])))
+    classes = decisions.shape[-1]
+    return np.bincount(classes * labels + decisions.argmax(-1), minlength=classes**2).reshape(classes, classes)
 
 
 def scores(decisions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -46,33 +44,21 @@ def scores(decisions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         has one class only; and for each of these and `accuracy` a 95 % percentile bootstrap interval over the
         samples, `NAME_low` and `NAME_high` (1,000 resamples, the same ones each time).
     """
-    from scipy.stats import bootstrap
-    from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
-
-    predicted = decisions.argmax(-1)
-    # A class that is missing in labels or predictions is worth a warning to a developer, and NaN says it to a user.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = {"balanced_accuracy": float(balanced_accuracy_score(labels, predicted))}
-        statistics: dict[str, Callable[..., np.ndarray]] = {"accuracy": _accuracy}
-        if decisions.shape[-1] == 2:
-            both = len(np.unique(labels)) == 2
-            found["roc_auc"] = float(roc_auc_score(labels, decisions[:, 1])) if both else float("nan")
-            found["sensitivity"] = float(recall_score(labels, predicted, pos_label=1, zero_division=np.nan))
-            found["specificity"] = float(recall_score(labels, predicted, pos_label=0, zero_division=np.nan))
-            statistics |= {"roc_auc": _roc_auc, "sensitivity": partial(_recall, 1), "specificity": partial(_recall, 0)}
-        for name, statistic in statistics.items():
-            interval = bootstrap(
-                (labels, predicted, decisions[:, -1]),
-                statistic,
-                paired=True,
-                vectorized=True,
-                n_resamples=RESAMPLES,
-                confidence_level=CONFIDENCE,
-                method="percentile",
-                rng=np.random.default_rng(0),
-            ).confidence_interval
-            found |= {f"{name}_low": float(interval.low), f"{name}_high": float(interval.high)}
+    counts = confusion(decisions, labels)
+    members = counts.sum(1)
+    found = {"balanced_accuracy": float((counts.diagonal()[members > 0] / members[members > 0]).mean())}
+    statistics: dict[str, Callable[..., np.ndarray]] = {"accuracy": _accuracy}
+    if decisions.shape[-1] == 2:
+        statistics |= {"roc_auc": _roc_auc, "sensitivity": partial(_recall, 1), "specificity": partial(_recall, 0)}
+    samples = (labels, decisions.argmax(-1), decisions[:, -1])
+    drawn = np.random.default_rng(0).integers(0, len(labels), (RESAMPLES, len(labels)))
+    resamples = [values[drawn] for values in samples]
+    tails = 50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)
+    for name, statistic in statistics.items():
+        if name != "accuracy":
+            found[name] = float(statistic(*samples, axis=-1))
+        low, high = np.percentile(statistic(*resamples, axis=-1), tails)
+        found |= {f"{name}_low": float(low), f"{name}_high": float(high)}
     return found
 
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ddhpc import models
 from ddhpc.config import Config
 from ddhpc.data.packed import SPLITS, Packed, find, open_packed
 from ddhpc.decomposition import Window, extent, grow, pixels, rotation_margins, windows
 from ddhpc.errors import InputError
 from ddhpc.folds import Fit, fits, folds
-from ddhpc.models import build, local_width
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,7 +71,7 @@ class Problem:
         work on the window.
         """
         self.seed(subdomain, *key)
-        return build(
+        return models.build(
             self.config.model.name,
             channels=self.packed.channels,
             classes=len(self.packed.classes),
@@ -100,7 +100,7 @@ def open_problem(config: Config) -> Problem:
     decomposition = windows(packed.image_shape, config.decomposition.grid, config.decomposition.overlap)
     width = config.model.width
     if width == "auto":
-        width = local_width(config.model.global_width, len(decomposition))
+        width = models.local_width(config.model.global_width, len(decomposition))
     if config.coherent.start != "none" and len(decomposition) == 1:
         raise InputError(f"--coherent.start {config.coherent.start}: expected a grid of more than one subdomain")
     decisions = config.coarse.decisions if len(decomposition) > 1 else "in_sample"

@@ -23,7 +23,7 @@ from ddhpc.data.division import Divided, counted, divide, drop_copies
 from ddhpc.data.folders import scan
 from ddhpc.data.hdf5 import check_output, reason
 from ddhpc.data.images import Prepared, Progress, pack_images
-from ddhpc.data.packed import Split, write_packed
+from ddhpc.data.packing import Split, write_packed
 from ddhpc.errors import InputError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -23,7 +23,8 @@ from ddhpc.data.decode import Mode, Resize, common_mode, endings, examine, pixel
 from ddhpc.data.division import check_drawing, counted, divide, drop_copies
 from ddhpc.data.folders import File, Folder, scan
 from ddhpc.data.hdf5 import check_output
-from ddhpc.data.packed import Packed, Split, write_packed
+from ddhpc.data.packed import Packed
+from ddhpc.data.packing import Split, write_packed
 from ddhpc.data.partial import Facts, Partial, open_partial
 from ddhpc.errors import InputError
 

@@ -17,28 +17,22 @@ HDF5 library read the file.
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from ddhpc import __version__
-from ddhpc.data.chunks import choose_chunks, read_amplification
-from ddhpc.data.hdf5 import check_output, decoded, reading, text, writing
+from ddhpc.data.hdf5 import decoded, reading
 from ddhpc.errors import InputError
 
 FORMAT = "ddhpc packed images"
 FORMAT_VERSION = 1
 SPLITS = ("train", "val", "test")
 DTYPES = ("uint8", "int16", "uint16", "float32")
-
-__all__ = ["Packed", "Split", "find", "open_packed", "read_amplification", "write_packed"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,18 +105,6 @@ class Packed:
             return decoded(file[f"{split}/id"])
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Split:
-    """Samples to be packed."""
-
-    labels: np.ndarray
-    """[S] integer."""
-    ids: Sequence[str]
-    """[S]."""
-    images: Iterable[np.ndarray]
-    """Yields S arrays [C, *spatial] in order, once."""
-
-
 def find(file: str) -> Path:
     """Path of a packed file: as typed, else, where relative, among the data that ships with the package.
 
@@ -147,84 +129,11 @@ def open_packed(path: Path | str) -> Packed:
     """
     path = Path(path)
     with reading(path) as file:
-        return _describe(file, path)
+        return describe(file, path)
 
 
-def write_packed(
-    path: Path | str,
-    *,
-    classes: Sequence[str],
-    splits: Mapping[str, Split],
-    image_shape: tuple[int, ...],
-    channels: int,
-    dtype: np.dtype | str,
-    source: str,
-    skipped: Sequence[str] = (),
-    overwrite: bool = False,
-) -> Packed:
-    """Writes a packed file from streams of images, holding one row of chunks at a time, and describes it.
-
-    The file is checked as by `open_packed` and takes its name only when it is whole. Raises InputError where
-    it is not consistent, the output exists or cannot be written, or an image has another shape or dtype than
-    announced or is not finite.
-    """
-    path, dtype = Path(path), np.dtype(dtype)
-    check_output(path, overwrite=overwrite)
-    labels = {name: np.asarray(splits[name].labels, np.int64) for name in SPLITS}
-    _check_labels(path, classes, labels)
-    with writing(path) as file:
-        file.attrs["format"] = FORMAT
-        file.attrs["format_version"] = FORMAT_VERSION
-        file.attrs["created"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        file.attrs["ddhpc_version"] = __version__
-        file.attrs["source"] = source
-        file["classes"] = text(classes)
-        file["skipped"] = text(skipped)
-        for name in SPLITS:
-            group = file.create_group(name)
-            group.create_dataset("label", data=labels[name], compression="gzip", shuffle=True, fletcher32=True)
-            group.create_dataset("id", data=text(splits[name].ids), compression="gzip", fletcher32=True)
-            mean, std = _write_images(group, splits[name], (channels, *image_shape), dtype)
-            if name == "train":
-                file["statistics/mean"], file["statistics/std"] = mean, std
-        file.flush()
-        file.attrs["complete"] = True
-        return _describe(file, path)
-
-
-def _write_images(
-    group: h5py.Group, split: Split, shape: tuple[int, ...], dtype: np.dtype
-) -> tuple[np.ndarray, np.ndarray]:
-    """Streams images into `image` of the group and gives their mean and standard deviation [C] float64.
-
-    The moments of single images are merged: Chan, Golub, LeVeque, "Algorithms for computing the sample
-    variance", The American Statistician 37 (1983), equation 2.1.
-    """
-    count = len(split.ids)
-    samples, *rest = choose_chunks(shape[1:], shape[0], dtype.itemsize)
-    samples = min(samples, count)
-    filters = {"compression": "gzip", "shuffle": dtype.itemsize > 1, "fletcher32": True}
-    stored = group.create_dataset("image", (count, *shape), dtype, chunks=(samples, *rest), **filters)
-    row = np.empty((samples, *shape), dtype)
-    mean, squares = np.zeros(shape[0]), np.zeros(shape[0])
-    for i, (name, image) in enumerate(zip(split.ids, split.images, strict=True)):
-        if image.shape != shape or image.dtype != dtype:
-            raise InputError(f"image {name!r} is {image.dtype} {image.shape}; expected {dtype} {shape}")
-        if dtype.kind == "f" and not np.isfinite(image).all():
-            raise InputError(f"image {name!r} holds NaN or infinity; expected finite values")
-        row[i % samples] = image
-        pixels = image.reshape(shape[0], -1)
-        own = pixels.mean(axis=1, dtype=np.float64)
-        delta = own - mean
-        squares += np.square(pixels - own[:, None]).sum(axis=1) + delta**2 * (pixels.shape[1] * i / (i + 1))
-        mean += delta / (i + 1)
-        if (i + 1) % samples == 0 or i + 1 == count:
-            start = i - i % samples
-            stored[start : i + 1] = row[: i + 1 - start]
-    return mean, np.sqrt(squares / (count * math.prod(shape[1:])))
-
-
-def _describe(file: h5py.File, path: Path) -> Packed:
+def describe(file: h5py.File, path: Path) -> Packed:
+    """What an open packed file holds; InputError as of `open_packed`."""
     if file.attrs.get("format") != FORMAT:
         raise InputError(f"{path}: is an HDF5 file but not a packed file; make one with `prepare`")
     if file.attrs.get("format_version") != FORMAT_VERSION:
@@ -254,7 +163,7 @@ def _describe(file: h5py.File, path: Path) -> Packed:
                 f"id {name.dtype} {name.shape}; expected one integer and one string an image"
             )
         samples[split], labels[split], ids[split] = image.shape[0], np.asarray(label, np.int64), decoded(name)
-    _check_labels(path, classes, labels)
+    check_labels(path, classes, labels)
     mean, std = (np.asarray(_dataset(file, path, f"statistics/{name}"), np.float64) for name in ("mean", "std"))
     _check_statistics(path, mean, std, channels=train.shape[1])
     digest = hashlib.sha256(repr((train.shape[1:], train.dtype.name, classes)).encode())
@@ -277,7 +186,8 @@ def _describe(file: h5py.File, path: Path) -> Packed:
     )
 
 
-def _check_labels(path: Path, classes: Sequence[str], labels: Mapping[str, np.ndarray]) -> None:
+def check_labels(path: Path, classes: Sequence[str], labels: Mapping[str, np.ndarray]) -> None:
+    """InputError unless the labels [S] of each split are those of two classes or more, all of them in training."""
     if len(classes) < 2:
         raise InputError(f"{path}: has {len(classes)} class ({', '.join(classes)}); expected at least two")
     for split, index in labels.items():

@@ -28,7 +28,7 @@ from ddhpc.data.hdf5 import check_output
 from ddhpc.data.images import Prepared, Progress
 from ddhpc.data.listing import Listing, Sample, grouped, list_volumes
 from ddhpc.data.nifti import read_nifti
-from ddhpc.data.packed import Split, write_packed
+from ddhpc.data.packing import Split, write_packed
 from ddhpc.data.partial import Facts, open_partial
 from ddhpc.data.voxels import Shape, Spacing, Volume, Window, grid, resampled
 from ddhpc.errors import InputError

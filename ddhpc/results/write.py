@@ -10,7 +10,6 @@ import h5py
 import numpy as np
 
 from ddhpc import runtime
-from ddhpc.coarse import Solution
 from ddhpc.data.hdf5 import replace, text
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
@@ -21,6 +20,8 @@ from ddhpc.results.read import digest, verify
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+    from ddhpc.coarse import Solution
 
 PARALLEL = h5py.get_config().mpi
 

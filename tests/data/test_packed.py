@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import ddhpc.data.packed as module
+import ddhpc.data.packing as packing
 from ddhpc.data import Packed, Split, find, open_packed, write_packed
 from ddhpc.errors import InputError
 
@@ -110,7 +111,7 @@ def test_what_a_packed_file_tells(file):
 
 
 def test_rows_of_chunks_are_streamed(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "choose_chunks", lambda shape, channels, itemsize: (3, channels, 2, 2))
+    monkeypatch.setattr(packing, "choose_chunks", lambda shape, channels, itemsize: (3, channels, 2, 2))
     images = noise(8, 1, 5, 5)
     alive = []
 

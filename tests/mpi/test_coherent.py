@@ -7,7 +7,7 @@ from mpi4py import MPI
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from ddhpc.coherent import backpropagate
+from ddhpc.backpropagation import backpropagate
 from ddhpc.decomposition import owned
 from ddhpc.models import build
 from ddhpc.models.dnn import dnn
