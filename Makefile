@@ -42,13 +42,16 @@ $(ready_to_test): scripts/setup.sh setup.cfg
 .PHONY: check
 check: lint test-fast ## style, types, import rules and the fast tests, before every commit
 
-all_tests := lint test-serial $(if $(wildcard tests/mpi),test-mpi) \
-  $(if $(wildcard tests/test_default_recipe.py),test-recipe) $(if $(wildcard tests/slurm),test-slurm) test-shell
+all_tests := lint test-jobs $(if $(wildcard tests/mpi),test-mpi) \
+  $(if $(wildcard tests/test_default_recipe.py),test-recipe) test-shell
 .PHONY: test
-test: $(all_tests) ## everything: style, types, serial, MPI, 16-rank and Slurm tests, shell scripts
+test: $(all_tests) ## everything: style, types, fast tests, whole jobs also on a Slurm cluster, 16 ranks, shell scripts
 	@echo "ddhpc: all tests passed"
 
-check test test-fast test-serial test-mpi test-recipe test-slurm: export OMP_NUM_THREADS ?= 1
+check test test-fast test-jobs test-mpi test-recipe: export OMP_NUM_THREADS ?= 1
+# jobs side by side would else be bound to the same core
+test-jobs: export OMPI_MCA_hwloc_base_binding_policy := none
+test-jobs: export PRTE_MCA_hwloc_default_binding_policy := none
 
 .PHONY: lint
 lint: $(ready_to_test)
@@ -61,9 +64,13 @@ lint: $(ready_to_test)
 test-fast: $(ready_to_test)
 	pytest -q -n 2 --dist loadfile -m "not slow" --ignore=tests/mpi --ignore=tests/slurm
 
-.PHONY: test-serial
-test-serial: $(ready_to_test)
-	pytest -n 4 --dist loadfile --cov --ignore=tests/mpi --ignore=tests/slurm --ignore=tests/test_default_recipe.py
+.PHONY: test-jobs
+test-jobs: $(ready_to_test) ## the fast tests, and those that start jobs of their own, several at once
+	pytest -n 5 --dist loadfile --no-loadscope-reorder --ignore=tests/mpi --ignore=tests/test_default_recipe.py $(cov)
+
+.PHONY: coverage
+coverage: cov := --cov
+coverage: test-jobs ## the same, and which lines they reach
 
 .PHONY: test-mpi
 test-mpi: $(ready_to_test) ## the MPI tests with 1, 3 and 4 ranks
@@ -72,10 +79,6 @@ test-mpi: $(ready_to_test) ## the MPI tests with 1, 3 and 4 ranks
 .PHONY: test-recipe
 test-recipe: $(ready_to_test) ## the default recipe with 16 ranks
 	timeout -k 30 1200 pytest tests/test_default_recipe.py
-
-.PHONY: test-slurm
-test-slurm: $(ready_to_test) ## the job scripts on a Slurm cluster of virtual nodes
-	timeout -k 30 1200 pytest tests/slurm
 
 shell_scripts := $(wildcard *.sh scripts/*.sh slurm/*.sh slurm/*.sbatch tests/slurm/*.sh .ci/run)
 .PHONY: test-shell

@@ -26,6 +26,7 @@ run_packages="
   python%-venv      has_ensurepip"
 test_packages="
   shellcheck        has shellcheck
+  btrfs-progs       has mkfs.btrfs
   slurmctld         has slurmctld
   slurmd            has slurmd
   slurm-client      has srun

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ddhpc.data import Split, write_packed
+from tests.jobs import decisions, start
 
 SMALL = {"train": 96, "val": 30, "test": 33}
 
@@ -70,3 +73,19 @@ def mpirun(ranks: int, *arguments: object, cwd: Path, timeout: float = 300) -> s
         env=environment,
         stdin=subprocess.DEVNULL,
     )
+
+
+@pytest.fixture(scope="session")
+def undisturbed(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, np.ndarray], float]:
+    """Decisions and losses of a job of `jobs.OPTIONS` that nothing happens to, and the seconds that it takes."""
+    cwd = tmp_path_factory.mktemp("undisturbed")
+    started = time.monotonic()
+    job = start(2, small, cwd)
+    assert job.wait(timeout=300) == 0, (cwd / "stderr").read_text()
+    return decisions(cwd / "run"), time.monotonic() - started
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with many slow tests first, so that at the end all workers have something to do."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])

@@ -24,14 +24,14 @@ from ddhpc.problem import open_problem
 from ddhpc.report.plan import print_plan, shares
 from ddhpc.results import verify
 from tests.conftest import mpirun
-from tests.test_resume import ranks_of, start
-from tests.test_train import FAULTY, decisions
+from tests.jobs import decisions, ranks_of, start
+from tests.test_train import FAULTY
 
 OPTIONS = [
     *("--decomposition.grid", 2, 2, "--local.epochs", 2, "--local.batch_size", 16, "--model.global_width", 8),
     *("--coarse.epochs", 5, "--run.threads", 1, "--coherent.epochs", 3),
 ]
-LONG = ["--local.epochs", 2, "--coherent.start", "scratch", "--coherent.epochs", 60]
+LONG = ["--local.epochs", 2, "--coherent.start", "scratch", "--coherent.epochs", 30, "--run.checkpoint_seconds", 0.3]
 
 
 def run(ranks, file, cwd, *arguments, output):
@@ -159,7 +159,7 @@ def test_transfer_starts_from_what_the_sequential_training_gave(small, tmp_path)
 
 @pytest.fixture(scope="module")
 def undisturbed(small, tmp_path_factory):
-    """Outcome of a run that nothing happened to, on the options of tests/test_resume.py."""
+    """Outcome of a run that nothing happened to, on the options of tests/jobs.py."""
     cwd = tmp_path_factory.mktemp("undisturbed")
     job = start(2, small, cwd, *LONG)
     assert job.wait(timeout=300) == 0, (cwd / "stderr").read_text()

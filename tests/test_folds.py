@@ -19,9 +19,8 @@ from ddhpc.local import local_decisions, train_local
 from ddhpc.problem import open_problem
 from ddhpc.report.plan import print_plan
 from ddhpc.results import verify
-from tests import test_resume as resume
+from tests import jobs
 from tests.conftest import mpirun
-from tests.test_train import decisions
 
 CLASSES = ("few", "some", "many")
 LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [6, 50, 200]))
@@ -91,7 +90,7 @@ def runs(small, tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_cnns_that_decide_val_and_test_are_fitted_to_all_images_but_those_held_out(runs):
-    plain, held_out, crossed = (decisions(runs / kind) for kind in ("in_sample", "held_out", "cross_fitted"))
+    plain, held_out, crossed = (jobs.decisions(runs / kind) for kind in ("in_sample", "held_out", "cross_fitted"))
     for name in ("local/val/decision", "local/test/decision", "local/history/loss"):
         assert np.array_equal(plain[name], crossed[name])
         assert not np.array_equal(plain[name], held_out[name])
@@ -137,29 +136,30 @@ def test_the_coarse_dnn_is_trained_on_the_decisions_with_a_fold_alone(kind, runs
 def test_any_number_of_ranks_gives_the_same_bits(ranks, runs, small):
     arguments = ["--data.file", small, *OPTIONS, "--coarse.decisions", "cross_fitted", "--output", f"on-{ranks}"]
     assert mpirun(ranks, *arguments, cwd=runs).returncode == 0
-    resume.same_bits(runs / f"on-{ranks}", decisions(runs / "cross_fitted"))
+    jobs.same_bits(runs / f"on-{ranks}", jobs.decisions(runs / "cross_fitted"))
 
 
 @pytest.mark.slow
 def test_stopped_in_one_fold_after_the_other_the_bits_are_the_same(small, tmp_path):
     """By signals; continued with other ranks, the last time partly by a job array task."""
-    # Long enough for a checkpoint in each fold, made every second, on a fast machine too.
-    long = ["--coarse.decisions", "cross_fitted", "--local.epochs", 120, "--decomposition.grid", 1, 2]
-    options = ["--data.file", small, *resume.OPTIONS, *long]
+    # Long enough for a checkpoint in each fold on a fast machine too.
+    long = ["--coarse.decisions", "cross_fitted", "--local.epochs", 40, "--decomposition.grid", 1, 2]
+    long += ["--run.checkpoint_seconds", 0.1]
+    options = ["--data.file", small, *jobs.OPTIONS, *long]
     assert mpirun(2, *options, "--output", "whole", cwd=tmp_path).returncode == 0
     seen = set()
     for ranks, fold in ((1, 0), (2, 1)):
         begun = time.time()
-        job = resume.start(ranks, small, tmp_path, *long)
+        job = jobs.start(ranks, small, tmp_path, *long)
         while job.poll() is None and max(fits_under_way(tmp_path / "run", begun), default=-1) < fold:
-            time.sleep(0.2)
+            time.sleep(0.05)
         job.send_signal(signal.SIGUSR2)
         assert job.wait(timeout=120) == 75, (tmp_path / "stderr").read_text()
         seen |= fits_under_way(tmp_path / "run")
     assert max(seen) > 0
     assert mpirun(0, *options, "--output", "run", "--subdomain", 1, cwd=tmp_path).returncode == 0
     assert mpirun(2, *options, "--output", "run", cwd=tmp_path).returncode == 0
-    resume.same_bits(tmp_path / "run", decisions(tmp_path / "whole"))
+    jobs.same_bits(tmp_path / "run", jobs.decisions(tmp_path / "whole"))
 
 
 def fits_under_way(directory, since=0.0):

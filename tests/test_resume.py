@@ -2,12 +2,12 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 import yaml
 from mpi4py import MPI
@@ -17,61 +17,26 @@ from ddhpc.data.packed import SPLITS
 from ddhpc.errors import Stopped
 from ddhpc.options import configure, train_parser
 from ddhpc.problem import open_problem
-from ddhpc.results import verify
 from ddhpc.subdomain import Job, solve_local
 from ddhpc.team import ALONE
 from tests.conftest import mpirun
-from tests.test_train import decisions
+from tests.jobs import OPTIONS, ranks_of, same_bits, start, wait_for_checkpoint
 
 pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("DDHPC_KILLS", "4"))
-OPTIONS = [
-    *("--decomposition.grid", 2, 3, "--local.epochs", 40, "--local.batch_size", 16, "--coarse.epochs", 30),
-    *("--model.global_width", 8, "--local.shift", 1, "--run.threads", 1, "--run.checkpoint_seconds", 1),
-]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(small, tmp_path_factory):
-    """Decisions and losses of a run that nothing happened to, and the seconds that it took."""
-    cwd = tmp_path_factory.mktemp("undisturbed")
-    started = time.monotonic()
-    completed = mpirun(2, "--data.file", small, *OPTIONS, "--output", "run", cwd=cwd)
-    assert completed.returncode == 0, completed.stderr
-    return decisions(cwd / "run"), time.monotonic() - started
-
-
-def start(ranks, small, cwd, *arguments):
-    """The job, running; its standard error goes to a file."""
-    command = ["mpirun", "-n", ranks, sys.executable, "-m", "ddhpc", "--data.file", small, *OPTIONS]
-    with (cwd / "stderr").open("w") as stderr, (cwd / "stdout").open("w") as stdout:
-        return subprocess.Popen(
-            [*map(str, command), "--output", "run", *map(str, arguments)],
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-
-
-def ranks_of(job):
-    """Process ids of the ranks of an mpirun on this machine."""
-    found = subprocess.run(["pgrep", "-P", str(job.pid), "-f", "ddhpc"], capture_output=True, text=True).stdout
-    return [int(pid) for pid in found.split()]
-
-
-def same_bits(directory, expected):
-    assert verify(directory) == []
-    found = decisions(directory)
-    for name, values in expected.items():
-        assert np.array_equal(values, found[name]), name
-
-
-def wait_for_checkpoint(cwd, job, count=1):
-    while job.poll() is None and len(list((cwd / "run").glob("checkpoints/*.pt"))) < count:
-        time.sleep(0.05)
+def unfinished(small, tmp_path_factory):
+    """What a job left that was killed: two subdomains are finished, the third is under way."""
+    cwd = tmp_path_factory.mktemp("unfinished")
+    job = start(1, small, cwd)
+    wait_for_checkpoint(cwd, job, count=3)
+    for pid in ranks_of(job):
+        os.kill(pid, signal.SIGKILL)
+    job.wait(timeout=60)
+    return cwd / "run"
 
 
 def test_kills_at_random_moments(small, tmp_path, undisturbed):
@@ -136,12 +101,8 @@ def test_mpirun_passes_the_signal_on(small, tmp_path, undisturbed):
     assert job.wait(timeout=60) == 75
 
 
-def test_finished_subdomains_are_not_touched_again(small, tmp_path, undisturbed):
-    job = start(1, small, tmp_path)
-    wait_for_checkpoint(tmp_path, job, count=3)
-    for pid in ranks_of(job):
-        os.kill(pid, signal.SIGKILL)
-    job.wait(timeout=60)
+def test_finished_subdomains_are_not_touched_again(small, tmp_path, unfinished, undisturbed):
+    shutil.copytree(unfinished, tmp_path / "run")
     finished = tmp_path / "run/checkpoints/00000.pt"
     before = finished.stat().st_mtime_ns
     completed = mpirun(2, "--data.file", small, *OPTIONS, "--output", "run", cwd=tmp_path)
@@ -150,13 +111,9 @@ def test_finished_subdomains_are_not_touched_again(small, tmp_path, undisturbed)
     same_bits(tmp_path / "run", undisturbed[0])
 
 
-def test_a_damaged_checkpoint_is_named_and_replaced_by_the_one_before(small, tmp_path, undisturbed):
-    job = start(2, small, tmp_path)
-    wait_for_checkpoint(tmp_path, job)
-    for pid in ranks_of(job):
-        os.kill(pid, signal.SIGKILL)
-    job.wait(timeout=60)
-    file = next((tmp_path / "run").glob("checkpoints/*.pt"))
+def test_a_damaged_checkpoint_is_named_and_replaced_by_the_one_before(small, tmp_path, unfinished, undisturbed):
+    shutil.copytree(unfinished, tmp_path / "run")
+    file = tmp_path / "run/checkpoints/00002.pt"
     file.with_suffix(".previous").write_bytes(file.read_bytes())
     os.truncate(file, 1000)
     completed = mpirun(2, "--data.file", small, *OPTIONS, "--output", "run", cwd=tmp_path)
@@ -201,42 +158,32 @@ def test_a_checkpoint_of_the_very_last_step(small, tmp_path, undisturbed):
 
 
 @pytest.mark.parametrize(
-    ("change", "shown"),
+    ("options", "recorded", "shown"),
     [
-        (["--local.learning_rate", 0.05], "local.learning_rate was 0.1 and is now 0.05"),
-        (["--run.seed", 3], "run.seed was 0 and is now 3"),
+        (["--local.learning_rate", 0.05], {}, "local.learning_rate was 0.1 and is now 0.05"),
+        (["--run.seed", 3], {}, "run.seed was 0 and is now 3"),
+        ([], {"data_digest": "0" * 64}, f"data_digest was {'0' * 64} and is now "),
+        ([], {"ddhpc_version": "0.0.1"}, "ddhpc_version was 0.0.1 and is now "),
     ],
+    ids=["configuration", "seed", "data file", "code version"],
 )
-def test_another_configuration_is_refused_with_the_difference(change, shown, small, tmp_path):
-    job = start(2, small, tmp_path)
-    wait_for_checkpoint(tmp_path, job)
-    for pid in ranks_of(job):
-        os.kill(pid, signal.SIGKILL)
-    job.wait(timeout=60)
-    kept = sorted(path.name for path in (tmp_path / "run/checkpoints").glob("*.pt"))
-    again = mpirun(2, "--data.file", small, *OPTIONS, *change, "--output", "run", cwd=tmp_path)
+def test_another_run_is_refused_with_the_difference(options, recorded, shown, small, tmp_path, unfinished):
+    shutil.copytree(unfinished, tmp_path / "run")
+    identity = tmp_path / "run/run.yaml"
+    identity.write_text(yaml.safe_dump({**yaml.safe_load(identity.read_text()), **recorded}, sort_keys=False))
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    again = mpirun(2, "--data.file", small, *OPTIONS, *options, "--output", "run", cwd=tmp_path)
     assert again.returncode == 2
-    assert f"holds an unfinished run that is not this one: {shown}; expected the same" in again.stderr
-    assert sorted(path.name for path in (tmp_path / "run/checkpoints").glob("*.pt")) == kept
-    anew = mpirun(2, "--data.file", small, *OPTIONS, *change, "--output", "run", "--overwrite", cwd=tmp_path)
+    assert f"holds an unfinished run that is not this one: {shown}" in again.stderr
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+def test_another_run_starts_anew_where_asked(small, tmp_path, unfinished):
+    shutil.copytree(unfinished, tmp_path / "run")
+    options = ["--data.file", small, *OPTIONS, "--run.seed", 3, "--output", "run", "--overwrite"]
+    anew = mpirun(2, *options, cwd=tmp_path)
     assert anew.returncode == 0, anew.stderr
     assert "have a checkpoint" not in anew.stdout
-
-
-def test_another_data_file_or_version_is_refused(small, small_volumes, tmp_path):
-    job = start(2, small, tmp_path)
-    wait_for_checkpoint(tmp_path, job)
-    for pid in ranks_of(job):
-        os.kill(pid, signal.SIGKILL)
-    job.wait(timeout=60)
-    identity = tmp_path / "run/run.yaml"
-    for key, value in (("data_digest", "0" * 64), ("ddhpc_version", "0.0.1")):
-        original = identity.read_text()
-        identity.write_text(yaml.safe_dump({**yaml.safe_load(original), key: value}, sort_keys=False))
-        again = mpirun(2, "--data.file", small, *OPTIONS, "--output", "run", cwd=tmp_path)
-        assert again.returncode == 2
-        assert f"{key} was {value} and is now " in again.stderr
-        identity.write_text(original)
 
 
 def test_single_tasks_train_and_a_last_job_gathers(small, tmp_path, undisturbed):
@@ -270,45 +217,3 @@ def test_a_wrong_task_is_refused(arguments, message, small, tmp_path):
     completed = mpirun(0, "--data.file", small, *OPTIONS, *arguments, cwd=tmp_path)
     assert completed.returncode == 2
     assert message in completed.stderr
-
-
-UNTRAINABLE = """
-import torch
-from ddhpc.models import FAMILIES
-
-def untrainable(**options):
-    return Picky(FAMILIES["resnet"](**options))
-
-class Picky(torch.nn.Module):
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-
-    def forward(self, x):
-        if x.shape[0] > 2 and x.shape[-1] == {width}:
-            raise RuntimeError("uncorrectable\\nmemory error")
-        return self.net(x)
-"""
-
-
-def test_a_subdomain_that_cannot_be_trained_may_be_absent(small, tmp_path):
-    """Grid 1x3 on 14 columns without overlap has windows 5, 5 and 4 wide; the last one's network always fails."""
-    (tmp_path / "net.py").write_text(UNTRAINABLE.format(width=4))
-    options = ["--decomposition.grid", 1, 3, "--decomposition.overlap", 0, "--local.epochs", 5, "--coarse.epochs", 60]
-    options = ["--data.file", small, *options, "--model.name", "net:untrainable", "--model.global_width", 8]
-    refused = mpirun(2, *options, "--output", "without", cwd=tmp_path)
-    assert refused.returncode not in (0, 2)
-    assert "uncorrectable" in refused.stderr
-    completed = mpirun(2, *options, "--coarse.allow_missing", 1, "--output", "run", cwd=tmp_path)
-    assert completed.returncode == 0, completed.stderr
-    assert "warning: subdomain 2 is absent: RuntimeError: uncorrectable memory error" in completed.stderr
-    assert "1 of 3 subdomains are absent" in completed.stdout
-    assert "Accuracy on test with fewer subdomains" in completed.stdout
-    assert verify(tmp_path / "run") == []
-    found = decisions(tmp_path / "run")
-    assert not found["local/test/decision"][2].any()
-    assert found["local/test/decision"][:2].any(axis=(1, 2)).all()
-    (tmp_path / "net.py").write_text(UNTRAINABLE.format(width=5))
-    too_many = mpirun(2, *options, "--coarse.allow_missing", 1, "--output", "many", cwd=tmp_path)
-    assert too_many.returncode == 2
-    assert "--coarse.allow_missing 1: 2 of 3 subdomains could not be trained" in too_many.stderr

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from ddhpc.results import open_results, verify
-from tests import test_resume as resume
+from tests import jobs
 from tests.conftest import mpirun
-from tests.test_train import decisions
 
 pytestmark = pytest.mark.slow
 
@@ -40,15 +39,16 @@ def test_teams_train_as_one_rank_a_subdomain_does(small, tmp_path):
 
 def test_a_stopped_team_continues_with_the_same_bits(small, tmp_path):
     """Of two ranks; sums over more depend on how DDP has packed the gradients, which it learns in the first step."""
-    one = ["--decomposition.grid", 1, 1, "--decomposition.overlap", 0, "--local.epochs", 60]
-    job = resume.start(2, small, tmp_path, *one)
-    resume.wait_for_checkpoint(tmp_path, job)
+    one = ["--decomposition.grid", 1, 1, "--decomposition.overlap", 0, "--local.epochs", 30]
+    one += ["--run.checkpoint_seconds", 0.3]
+    job = jobs.start(2, small, tmp_path, *one)
+    jobs.wait_for_checkpoint(tmp_path, job)
     # To one rank alone, which does not own the subdomain.
-    subprocess.run(["kill", "-USR2", str(resume.ranks_of(job)[-1])], check=True)
+    subprocess.run(["kill", "-USR2", str(jobs.ranks_of(job)[-1])], check=True)
     assert job.wait(timeout=60) == 75, (tmp_path / "stderr").read_text()
     for output in ("run", "whole"):
-        options = ["--data.file", small, *resume.OPTIONS, *one, "--output", output]
+        options = ["--data.file", small, *jobs.OPTIONS, *one, "--output", output]
         completed = mpirun(2, *options, cwd=tmp_path)
         assert completed.returncode == 0, completed.stderr
         assert ("continuing" in completed.stdout) == (output == "run")
-    resume.same_bits(tmp_path / "run", decisions(tmp_path / "whole"))
+    jobs.same_bits(tmp_path / "run", jobs.decisions(tmp_path / "whole"))

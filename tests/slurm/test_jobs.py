@@ -14,7 +14,7 @@ from PIL import Image
 from ddhpc.config import Config, recipe_names
 from ddhpc.results import verify
 from tests.conftest import mpirun, pack_small
-from tests.test_train import decisions
+from tests.jobs import decisions, same_bits
 
 pytestmark = pytest.mark.slow
 
@@ -69,13 +69,6 @@ def completed(slurm, job, desk, **limits):
     ended = slurm.wait_for(job, **limits)
     assert (ended["JobState"], ended["ExitCode"]) == ("COMPLETED", "0:0"), log(desk, job, ended["JobName"])
     return ended
-
-
-def same_bits(directory, expected):
-    assert verify(directory) == []
-    found = decisions(directory)
-    for name, values in expected.items():
-        assert np.array_equal(values, found[name]), name
 
 
 def wait_for_checkpoints(slurm, directory, count):

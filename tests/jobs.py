@@ -1,0 +1,54 @@
+"""Jobs that tests disturb, and what tells that their results have the bits of an undisturbed one."""
+
+import os
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+
+from ddhpc.results import verify
+
+OPTIONS = [
+    *("--decomposition.grid", 2, 3, "--local.epochs", 40, "--local.batch_size", 16, "--coarse.epochs", 30),
+    *("--model.global_width", 8, "--local.shift", 1, "--run.threads", 1, "--run.checkpoint_seconds", 1),
+]
+
+
+def start(ranks, small, cwd, *arguments, through=()):
+    """The job, running, each rank started through a command; its standard error goes to a file."""
+    command = ["mpirun", "-n", ranks, *through, sys.executable, "-m", "ddhpc", "--data.file", small, *OPTIONS]
+    with (cwd / "stderr").open("w") as stderr, (cwd / "stdout").open("w") as stdout:
+        return subprocess.Popen(
+            [*map(str, command), "--output", "run", *map(str, arguments)],
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+
+def ranks_of(job):
+    """Process ids of the ranks of an mpirun on this machine."""
+    found = subprocess.run(["pgrep", "-P", str(job.pid), "-f", "ddhpc"], capture_output=True, text=True).stdout
+    return [int(pid) for pid in found.split()]
+
+
+def same_bits(directory, expected):
+    assert verify(directory) == []
+    found = decisions(directory)
+    for name, values in expected.items():
+        assert np.array_equal(values, found[name]), name
+
+
+def wait_for_checkpoint(cwd, job, count=1):
+    while job.poll() is None and len(list((cwd / "run").glob("checkpoints/*.pt"))) < count:
+        time.sleep(0.05)
+
+
+def decisions(directory):
+    with h5py.File(directory / "results.h5") as file:
+        names = [f"{level}/{split}/decision" for level in ("local", "coarse") for split in ("train", "val", "test")]
+        return {name: file[name][...] for name in [*names, "local/history/loss", "coarse/history/loss"]}

@@ -1,0 +1,97 @@
+"""What a job meets on a real machine: no space, slow and late ranks, a subdomain that cannot be trained."""
+
+import os
+import re
+import signal
+import time
+
+import pytest
+
+from ddhpc.results import verify
+from ddhpc.train import PATIENCE_SECONDS
+from tests.conftest import mpirun
+from tests.disks import REFUSALS, disk
+from tests.jobs import OPTIONS, decisions, ranks_of, same_bits, start, wait_for_checkpoint
+
+pytestmark = pytest.mark.slow
+
+
+def test_ranks_that_start_more_than_a_minute_apart(small, tmp_path, undisturbed):
+    late = 'sleep $((70 * ${OMPI_COMM_WORLD_RANK:-$PMI_RANK} / 2)); exec "$0" "$@"'
+    job = start(3, small, tmp_path, through=("bash", "-c", late))
+    assert job.wait(timeout=300) == 0, (tmp_path / "stderr").read_text()
+    same_bits(tmp_path / "run", undisturbed[0])
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_a_disk_that_takes_no_more_ends_the_job_and_loses_nothing(kind, small, tmp_path, undisturbed):
+    with disk(kind, tmp_path / "run") as broken:
+        job = start(2, small, tmp_path)
+        wait_for_checkpoint(tmp_path, job)
+        broken.fail()
+        assert job.wait(timeout=60) == 2
+        again = mpirun(2, "--data.file", small, *OPTIONS, "--output", "run", cwd=tmp_path)
+        assert again.returncode == 2
+        errors = [line for line in again.stderr.splitlines() if line.startswith("ddhpc: ")]
+        assert len(errors) == 1
+        assert re.fullmatch(rf"ddhpc: cannot write run/.*: {broken.refusal}; expected .*", errors[0])
+        broken.heal()
+        completed = mpirun(2, "--data.file", small, *OPTIONS, "--output", "run", cwd=tmp_path)
+        assert completed.returncode == 0, completed.stderr
+        assert re.search("[1-6] of 6 subdomains have a checkpoint", completed.stdout)
+        same_bits(tmp_path / "run", undisturbed[0])
+
+
+def test_a_rank_that_stands_still_is_waited_for(small, tmp_path, undisturbed):
+    """Three times as long as ranks wait for one that has failed, training and then gathering without it."""
+    job = start(3, small, tmp_path)
+    wait_for_checkpoint(tmp_path, job)
+    slow = ranks_of(job)[-1]
+    os.kill(slow, signal.SIGSTOP)
+    time.sleep(undisturbed[1] + 3 * PATIENCE_SECONDS)
+    assert job.poll() is None
+    os.kill(slow, signal.SIGCONT)
+    assert job.wait(timeout=120) == 0, (tmp_path / "stderr").read_text()
+    same_bits(tmp_path / "run", undisturbed[0])
+
+
+UNTRAINABLE = """
+import torch
+from ddhpc.models import FAMILIES
+
+def untrainable(**options):
+    return Picky(FAMILIES["resnet"](**options))
+
+class Picky(torch.nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        if x.shape[0] > 2 and x.shape[-1] == {width}:
+            raise RuntimeError("uncorrectable\\nmemory error")
+        return self.net(x)
+"""
+
+
+def test_a_subdomain_that_cannot_be_trained_may_be_absent(small, tmp_path):
+    """Grid 1x3 on 14 columns without overlap has windows 5, 5 and 4 wide; the last one's network always fails."""
+    (tmp_path / "net.py").write_text(UNTRAINABLE.format(width=4))
+    options = ["--decomposition.grid", 1, 3, "--decomposition.overlap", 0, "--local.epochs", 5, "--coarse.epochs", 60]
+    options = ["--data.file", small, *options, "--model.name", "net:untrainable", "--model.global_width", 8]
+    refused = mpirun(2, *options, "--output", "without", cwd=tmp_path)
+    assert refused.returncode not in (0, 2)
+    assert "uncorrectable" in refused.stderr
+    completed = mpirun(2, *options, "--coarse.allow_missing", 1, "--output", "run", cwd=tmp_path)
+    assert completed.returncode == 0, completed.stderr
+    assert "warning: subdomain 2 is absent: RuntimeError: uncorrectable memory error" in completed.stderr
+    assert "1 of 3 subdomains are absent" in completed.stdout
+    assert "Accuracy on test with fewer subdomains" in completed.stdout
+    assert verify(tmp_path / "run") == []
+    found = decisions(tmp_path / "run")
+    assert not found["local/test/decision"][2].any()
+    assert found["local/test/decision"][:2].any(axis=(1, 2)).all()
+    (tmp_path / "net.py").write_text(UNTRAINABLE.format(width=5))
+    too_many = mpirun(2, *options, "--coarse.allow_missing", 1, "--output", "many", cwd=tmp_path)
+    assert too_many.returncode == 2
+    assert "--coarse.allow_missing 1: 2 of 3 subdomains could not be trained" in too_many.stderr
