@@ -101,6 +101,8 @@ def parse(parser: ArgumentParser, argv: list[str], lists: Iterable[str] = ()) ->
         option = word.split("=", 1)[0]
         if option.startswith("--") and option not in known:
             raise InputError(f"{option}: unknown option{closest(option, known)}; --help lists all options")
+        if within := [each for each in known if each.startswith(f"{option}.")]:
+            raise InputError(f"{option}: is a section; expected one of its options: {', '.join(within)}")
     try:
         return parser.parse_args(argv)
     except ArgumentError as error:

@@ -32,6 +32,7 @@ def refused(completed, message):
             ["--decomposition.gird", "2", "2"],
             "--decomposition.gird: unknown option, did you mean --decomposition.grid",
         ),
+        (["--data", "x.h5"], "--data: is a section; expected one of its options: --data.file, --data.memory_limit"),
         (["--recipe", "nix"], "--recipe nix: no such recipe; there are .*fashion_mnist"),
         (["--model.name", "resnett"], "resnett.*resnet"),
         (["--config", "bad.yaml"], r"--config bad.yaml: .*overlp"),
