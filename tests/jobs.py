@@ -8,6 +8,7 @@ import time
 import h5py
 import numpy as np
 
+from ddhpc import checkpoint
 from ddhpc.results import verify
 
 OPTIONS = [
@@ -52,3 +53,19 @@ def decisions(directory):
     with h5py.File(directory / "results.h5") as file:
         names = [f"{level}/{split}/decision" for level in ("local", "coarse") for split in ("train", "val", "test")]
         return {name: file[name][...] for name in [*names, "local/history/loss", "coarse/history/loss"]}
+
+
+def modified(file):
+    """When a checkpoint was made, 0 without one; a job that makes the next one leaves none for a moment."""
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:
+        return 0
+
+
+def state(file):
+    """What a checkpoint holds, None without one."""
+    try:
+        return checkpoint.load(file)[0]
+    except FileNotFoundError:
+        return None

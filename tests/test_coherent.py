@@ -24,7 +24,7 @@ from ddhpc.problem import open_problem
 from ddhpc.report.plan import print_plan, shares
 from ddhpc.results import verify
 from tests.conftest import mpirun
-from tests.jobs import decisions, ranks_of, start
+from tests.jobs import decisions, ranks_of, start, state
 from tests.test_train import FAULTY
 
 OPTIONS = [
@@ -176,8 +176,8 @@ def under_way(small, cwd, ranks, before=0):
 
 def steps(cwd):
     """Lowest and highest number of steps after which the networks were kept last."""
-    states = [checkpoint.load(kept(cwd, number))[0] for number in range(7)]
-    done = [state["tally"]["done"] if state else 0 for state in states]
+    states = [state(kept(cwd, number)) for number in range(7)]
+    done = [each["tally"]["done"] if each else 0 for each in states]
     return min(done), max(done)
 
 

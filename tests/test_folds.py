@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from ddhpc import checkpoint
 from ddhpc.coarse import decide, train_dnn
 from ddhpc.config import Coarse, Config, Data
 from ddhpc.data import Split, write_packed
@@ -164,9 +163,9 @@ def test_stopped_in_one_fold_after_the_other_the_bits_are_the_same(small, tmp_pa
 
 def fits_under_way(directory, since=0.0):
     """Numbers of the trainings that the checkpoints, those made `since` then, were made in."""
-    files = [file for file in directory.glob("checkpoints/*.pt") if file.stat().st_mtime > since]
-    states = [checkpoint.load(file)[0] for file in files]
-    return {state["fit"] for state in states if state and "fit" in state}
+    files = [file for file in directory.glob("checkpoints/*.pt") if jobs.modified(file) > since]
+    states = [jobs.state(file) for file in files]
+    return {each["fit"] for each in states if each and "fit" in each}
 
 
 @pytest.mark.slow
