@@ -1,11 +1,11 @@
 """Real time on this machine: ddhpc against the global CNN trained data-parallel on as many processes.
 
-    python benchmarks/wall_clock.py flowers.h5 --recipe flowers [--epochs 10] [--grids 2x2 4x4] [--repeats 1]
+    python benchmarks/wall_clock.py flowers.h5 --recipe flowers --repeats 3 [--epochs 10] [--grids 1x1 2x2 4x4]
 
-One after the other: ddhpc with each grid; the global CNN by ddhpc, whose ranks then form a team (DDP with synchronised
-batch normalisation); and by `plain_ddp.py`, which uses nothing of ddhpc. All have the same epochs, batch, rate and
-augmentation. Times are those of whole processes, from the start of Python to the end; nothing else may run beside.
-Prints Markdown.
+One after the other, for each seed: the global CNN by `plain_ddp.py`, which uses nothing of ddhpc, and ddhpc with each
+grid; with 1x1 its ranks form a team (DDP with synchronised batch normalisation). All have the same epochs, batch, rate
+and augmentation. Times are those of whole processes, from the start of Python to the end; nothing else may run beside.
+Prints Markdown. What was measured stays in `--output`, with the runs: the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ import shlex
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import h5py
@@ -31,6 +30,7 @@ from ddhpc.options import configure, train_parser
 from ddhpc.provenance import processor
 
 PLAIN = Path(__file__).with_name("plain_ddp.py")
+BASELINE = "global CNN, plain DDP"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,39 +42,43 @@ class Measured:
     test: float
 
 
-def timed(command: list[str], accuracy) -> Measured:
-    """Run a command to its end; `accuracy` finds the accuracy on test from what it printed."""
+def timed(command: list[str], accuracy, log: Path) -> Measured:
+    """Run a command to its end, unless the log has it; `accuracy` finds the accuracy on test from what it printed."""
+    for entry in map(json.loads, log.read_text().splitlines() if log.exists() else []):
+        if entry.pop("command") == command:
+            return Measured(**entry)
     print(f"  {shlex.join(command)}", file=sys.stderr, flush=True)
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Measured(wall=wall, cpu=cpu, test=accuracy(printed))
+    measured = Measured(wall=wall, cpu=cpu, test=accuracy(printed))
+    with log.open("a") as file:
+        print(json.dumps({"command": command, **asdict(measured)}), file=file)
+    return measured
 
 
-def ddhpc(grid: tuple[int, ...], arguments: list[str], ranks: int) -> Measured:
-    """A training by ddhpc."""
-    with tempfile.TemporaryDirectory() as scratch:
-        directory = Path(scratch) / "run"
-        overlap = [] if max(grid) > 1 else ["--decomposition.overlap", "0"]
-        command = ["mpirun", "-n", str(ranks), sys.executable, "-m", "ddhpc", *arguments, "--run.threads", "1"]
-        command += ["--decomposition.grid", *map(str, grid), *overlap, "--output", str(directory)]
+def ddhpc(grid: str, arguments: list[str], ranks: int, directory: Path, log: Path) -> Measured:
+    """A training by ddhpc, from its start even where an earlier one was stopped."""
+    overlap = [] if grid != "1x1" else ["--decomposition.overlap", "0"]
+    command = ["mpirun", "-n", str(ranks), sys.executable, "-m", "ddhpc", *arguments, "--run.threads", "1"]
+    command += ["--decomposition.grid", *grid.split("x"), *overlap, "--output", str(directory), "--overwrite"]
 
-        def accuracy(printed: str) -> float:
-            with h5py.File(directory / "results.h5") as file:
-                return float(file["fusion/dnn"].attrs["test"])
+    def accuracy(printed: str) -> float:
+        with h5py.File(directory / "results.h5") as file:
+            return float(file["fusion/dnn"].attrs["test"])
 
-        return timed(command, accuracy)
+    return timed(command, accuracy, log)
 
 
-def plain(file: str, config: Config, processes: int, seed: int) -> Measured:
+def plain(file: str, config: Config, processes: int, seed: int, log: Path) -> Measured:
     """A training by `plain_ddp.py`."""
     local = config.local
     options = {"epochs": local.epochs, "batch_size": local.batch_size, "learning_rate": local.learning_rate}
     options |= {"shift": local.shift, "width": config.model.global_width, "seed": seed, "processes": processes}
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     command = [sys.executable, str(PLAIN), file, *words, *["--flip"] * local.flip]
-    return timed(command, lambda printed: json.loads(printed.splitlines()[-1])["test"])
+    return timed(command, lambda printed: json.loads(printed.splitlines()[-1])["test"], log)
 
 
 def line(name: str, runs: list[Measured], baseline: list[Measured]) -> str:
@@ -104,23 +108,27 @@ def main() -> None:
     parser.add_argument("--recipe", required=True)
     parser.add_argument("--epochs", type=int, help="those of the recipe without it")
     parser.add_argument("--global-width", type=int, help="likewise")
-    parser.add_argument("--grids", nargs="+", default=["2x2", "4x4"])
+    parser.add_argument("--grids", nargs="+", default=["1x1", "2x2", "4x4"])
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=1, help="each with another seed")
+    parser.add_argument("--output", type=Path, help="runs/wall_clock and the name of the file without it")
     given = parser.parse_args()
     arguments = ["--recipe", given.recipe, "--data.file", given.file]
     arguments += ["--local.epochs", str(given.epochs)] if given.epochs else []
     arguments += ["--model.global_width", str(given.global_width)] if given.global_width else []
     config = configure(arguments, train_parser()).config
 
+    output = given.output or Path("runs") / f"wall_clock-{Path(given.file).stem}"
+    output.mkdir(parents=True, exist_ok=True)
+    log = output / "measured.jsonl"
     runs: dict[str, list[Measured]] = {}
     for seed in range(given.repeats):
-        seeded = [*arguments, "--run.seed", str(seed)]
-        runs.setdefault("global CNN, plain DDP", []).append(plain(given.file, config, given.ranks, seed))
-        runs.setdefault("global CNN, ddhpc's team", []).append(ddhpc((1, 1), seeded, given.ranks))
+        runs.setdefault(BASELINE, []).append(plain(given.file, config, given.ranks, seed, log))
         for grid in given.grids:
-            parts = tuple(map(int, grid.split("x")))
-            runs.setdefault(f"ddhpc {grid}, dnn", []).append(ddhpc(parts, seeded, given.ranks))
+            name = f"ddhpc {grid}" if grid != "1x1" else "global CNN, ddhpc's team"
+            directory = output / f"{grid}-{config.local.epochs}-{seed}"
+            seeded = [*arguments, "--run.seed", str(seed)]
+            runs.setdefault(name, []).append(ddhpc(grid, seeded, given.ranks, directory, log))
 
     local = config.local
     print(
@@ -132,7 +140,7 @@ def main() -> None:
     print("| training | wall, s | CPU, s | test, % | times faster than plain DDP | s to its accuracy |")
     print("|---|---|---|---|---|---|")
     for name, measured in runs.items():
-        print(line(name, measured, runs["global CNN, plain DDP"]))
+        print(line(name, measured, runs[BASELINE]))
 
 
 if __name__ == "__main__":
