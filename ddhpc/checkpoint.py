@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,12 @@ def load(file: Path) -> tuple[dict[str, Any] | None, list[str]]:
 def verify(directory: Path) -> list[str]:
     """A line for each checkpoint of a run directory that is damaged."""
     files = sorted(file for kind in ("*.pt", "*.previous") for file in directory.glob(f"checkpoints/{kind}"))
-    return [_complaint(file) for file in files if not _is_whole(file.read_bytes())]
+    damaged = []
+    for file in files:
+        with suppress(FileNotFoundError):  # a running job has just replaced it
+            if not _is_whole(file.read_bytes()):
+                damaged.append(_complaint(file))
+    return damaged
 
 
 def step_back(file: Path) -> None:

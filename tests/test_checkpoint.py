@@ -1,5 +1,6 @@
 import os
 import pickle
+import threading
 
 import pytest
 import torch
@@ -97,3 +98,20 @@ def test_a_disk_that_takes_no_more_leaves_the_checkpoint_as_it_is(kind, tmp_path
         checkpoint.save(file, state(3))
         assert checkpoint.load(file)[0]["step"] == 3
         assert checkpoint.load(file.with_suffix(".previous"))[0]["step"] == 1
+
+
+def test_looking_at_checkpoints_bears_that_they_are_being_replaced(tmp_path):
+    file = checkpoint.path(tmp_path, 0)
+    ended = threading.Event()
+
+    def replace():
+        while not ended.is_set():
+            checkpoint.save(file, {"step": 1})
+
+    job = threading.Thread(target=replace)
+    job.start()
+    try:
+        assert not any(checkpoint.verify(tmp_path) for _ in range(500))
+    finally:
+        ended.set()
+        job.join()
