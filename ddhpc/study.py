@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from ddhpc.config import Config
-from ddhpc.errors import TO_BE_CONTINUED, InputError, Stopped
+from ddhpc.errors import BAD_INPUT, TO_BE_CONTINUED, InputError, Stopped
 from ddhpc.options import configure, train_parser
 from ddhpc.report.comparison import compare
 from ddhpc.results import is_finished
@@ -136,16 +136,21 @@ def _run(command: list[str], stop_signal: str) -> int:
     """Run a command to its end and give its exit code; what asks this process to stop asks the command to.
 
     It gets a session of its own, so that Ctrl-C reaches it once, by way of the launcher, which passes this signal on.
+    Asked to stop it may end with another code than TO_BE_CONTINUED, where a launcher kills ranks that leave later.
     """
+    stopped = False
     with subprocess.Popen(command, start_new_session=True) as process:
 
         def stop(number: int, frame: FrameType | None) -> None:
+            nonlocal stopped
+            stopped = True
             process.send_signal(signal.Signals[f"SIG{stop_signal}"])
 
         asked = (signal.SIGINT, signal.SIGTERM, signal.Signals[f"SIG{stop_signal}"])
         before = [signal.signal(number, stop) for number in asked]
         try:
-            return process.wait()
+            code = process.wait()
         finally:
             for number, handler in zip(asked, before, strict=True):
                 signal.signal(number, handler)
+    return TO_BE_CONTINUED if stopped and code not in (0, BAD_INPUT) else code

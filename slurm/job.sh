@@ -8,21 +8,28 @@
 [ ! -x .venv/bin/python ] || PATH=$PWD/.venv/bin:$PATH
 set -euo pipefail
 
-on_all_tasks() { # COMMAND...: becomes an MPI job on all tasks of this allocation
+find_launcher() { # RANKS: sets `launcher` to the words that start an MPI job on tasks of this allocation
   if [[ $(srun --mpi=list 2>&1) == *pmix* ]]; then
     # Since Slurm 22.05 srun does not inherit --cpus-per-task. A lost rank would leave the others waiting for ever.
-    exec srun --mpi=pmix --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --cpu-bind=cores --kill-on-bad-exit=1 "$@"
+    launcher=(srun --mpi=pmix "--ntasks=$1" "--cpus-per-task=${SLURM_CPUS_PER_TASK:-1}" --cpu-bind=cores
+      --kill-on-bad-exit=1)
+    return
   fi
   # On the other nodes mpirun starts one daemon each by srun, which without this leaves one GPU to all ranks of a node.
   if [ -n "${SLURM_GPUS_PER_TASK:-}" ]; then
     export SLURM_GPUS=$((SLURM_NTASKS * SLURM_GPUS_PER_TASK - SLURM_GPUS_ON_NODE))
     unset SLURM_GPUS_PER_TASK
   fi
-  exec mpirun -n "$SLURM_NTASKS" "$@"
+  launcher=(mpirun -n "$1")
+}
+
+on_all_tasks() { # COMMAND...: becomes an MPI job on all tasks of this allocation
+  find_launcher "$SLURM_NTASKS"
+  exec "${launcher[@]}" "$@"
 }
 
 train() { # LAUNCHER OPTION...: train, and go back to the queue when the time ends before the training
-  local launcher=$1 output="" previous="" word step code interrupted=yes requeue=""
+  local start=$1 output="" previous="" word
   shift
   for word in "$@"; do
     [ "$previous" != --output ] || output=$word
@@ -43,7 +50,13 @@ train() { # LAUNCHER OPTION...: train, and go back to the queue when the time en
     return 0
   fi
 
-  "$launcher" python -m ddhpc train "$@" &
+  to_its_end "in $output" "the same again with --output $output" "$start" python -m ddhpc train "$@"
+}
+
+to_its_end() { # WHERE AGAIN COMMAND...: run it, and go back to the queue when the time ends before it
+  local where=$1 again=$2 step code interrupted=yes requeue=""
+  shift 2
+  "$@" &
   step=$!
   # --signal=B: reaches this shell alone, and bash runs a trap only when it waits, so the step runs beside it
   trap 'requeue=yes interrupted=yes; kill -USR1 "$step" || true' USR1
@@ -58,9 +71,9 @@ train() { # LAUNCHER OPTION...: train, and go back to the queue when the time en
   # 2: bad input. 75: stopped, with checkpoints. Above 128: the signal itself killed ranks, before the first step or
   # after the last, or srun ended those that left more slowly than the first.
   if [ "$requeue" ] && { [ "$code" = 75 ] || [ "$code" -gt 128 ]; } && scontrol requeue "$SLURM_JOB_ID"; then
-    echo "requeued to continue in $output"
+    echo "requeued to continue $where"
   elif [ "$code" != 0 ] && [ "$code" != 2 ]; then
-    echo "ended with exit code $code; to continue, submit the same again with --output $output" >&2
+    echo "ended with exit code $code; to continue, submit $again" >&2
   fi
   return "$code"
 }

@@ -115,11 +115,25 @@ def test_a_failed_training_is_named_and_the_others_run(small, tmp_path):
     assert (tmp_path / "runs/study/depth-8/results.h5").exists()
 
 
+IMPATIENT = """#!/bin/bash
+trap 'kill -USR2 "$job"' USR2
+mpirun "$@" &
+job=$!
+wait "$job"
+wait "$job"
+exit 143
+"""
+
+
 @pytest.mark.slow
-def test_a_stopped_study_continues(small, tmp_path):
+@pytest.mark.parametrize("launcher", ["mpirun -n {ranks}", "./impatient -n {ranks}"])
+def test_a_stopped_study_continues(launcher, small, tmp_path):
+    """Also where the launcher ends with another code, as srun where ranks leave one after the other."""
+    (tmp_path / "impatient").write_text(IMPATIENT)
+    (tmp_path / "impatient").chmod(0o755)
     options = {**STUDY["options"], "data.file": str(small), "local.epochs": 9999}
     write(tmp_path, {"options": options, "vary": {"decomposition.grid": [[2, 2]]}})
-    command = [sys.executable, "-m", "ddhpc", "sweep", "study.yaml"]
+    command = [sys.executable, "-m", "ddhpc", "sweep", "study.yaml", "--launcher", launcher]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=tmp_path, env=dict(os.environ), **pipes) as job:
         while job.poll() is None and not list(tmp_path.glob("runs/study/grid-2x2/results.h5.part")):

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 import h5py
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from ddhpc.config import Config, recipe_names
@@ -36,9 +37,20 @@ class Paced(nn.Module):
 def paced(*, channels, classes, dimensions, width, depth):
     return Paced(classes)
 """
+SETTINGS = {
+    "data.file": "small.h5",
+    "decomposition.grid": [2, 2],
+    "model.name": "paced:paced",
+    "local.epochs": 40,
+    "local.batch_size": 16,
+    "coarse.epochs": 5,
+    "run.threads": 1,
+    "run.checkpoint_seconds": 1,
+}
 OPTIONS = [
-    *("--data.file", "small.h5", "--decomposition.grid", 2, 2, "--model.name", "paced:paced", "--local.epochs", 40),
-    *("--local.batch_size", 16, "--coarse.epochs", 5, "--run.threads", 1, "--run.checkpoint_seconds", 1),
+    word
+    for option, value in SETTINGS.items()
+    for word in (f"--{option}", *(value if isinstance(value, list) else [value]))
 ]
 SLOW = "--export=ALL,PACE=0.3"
 
@@ -204,6 +216,27 @@ def test_an_array_of_single_tasks_and_a_job_that_gathers(slurm, paced, undisturb
     assert "subdomain 2 is done" in log(paced, f"{lost}_2", "ddhpc-array")
     assert "continuing: 4 of 4 subdomains have a checkpoint" in log(paced, gathering)
     same_bits(paced / "runs/array", undisturbed)
+
+
+def test_a_study_as_an_array(slurm, paced, undisturbed):
+    """A training of it on several nodes is stopped ahead of its time limit, say, and goes on by itself."""
+    study = {"options": SETTINGS, "vary": {"decomposition.grid": [[2, 2], [1, 1]]}}
+    (paced / "study.yaml").write_text(yaml.safe_dump(study))
+    arguments = ["--array=1-2", "--ntasks=4", "--nodes=2", SLOW, "slurm/sweep.sbatch", "study.yaml"]
+    array = slurm.submit(*arguments, cwd=paced)
+    wait_for_checkpoints(slurm, paced / "runs/study/grid-2x2", 4)
+    slurm.run("scancel", "--batch", "--signal=USR2", f"{array}_1")
+    ended = [slurm.wait_for(f"{array}_{task}") for task in (1, 2)]
+    logs = [log(paced, f"{array}_{task}", "ddhpc-sweep") for task in (1, 2)]
+    assert [each["JobState"] for each in ended] == ["COMPLETED", "COMPLETED"], logs
+    assert [each["Restarts"] for each in ended] == ["1", "0"]
+    assert "requeued to continue training 1" in logs[0]
+    assert "4 ranks, " in logs[0]
+    same_bits(paced / "runs/study/grid-2x2", undisturbed)
+    assert verify(paced / "runs/study/grid-1x1") == []
+
+    without = slurm.submit("--ntasks=1", "slurm/sweep.sbatch", "study.yaml", cwd=paced)
+    assert slurm.wait_for(without)["ExitCode"] == "2:0"
 
 
 def test_without_pmix_mpirun_starts_the_ranks(slurm, paced, undisturbed):
