@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--grids", nargs="+", default=["1x1", "2x2", "4x4"])
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=1, help="each with another seed")
-    parser.add_argument("--output", type=Path, help="runs/wall_clock and the name of the file without it")
+    parser.add_argument("--output", type=Path, help="where runs and times stay; runs/wall_clock-FILE without it")
     given = parser.parse_args()
     arguments = ["--recipe", given.recipe, "--data.file", given.file]
     arguments += ["--local.epochs", str(given.epochs)] if given.epochs else []
