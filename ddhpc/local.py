@@ -71,8 +71,10 @@ def schedule(optimizer: torch.optim.Optimizer, config: Local, steps: int) -> tor
     """Learning rate over all `steps`: one-cycle (Smith and Topin, arXiv:1708.07120) or cosine (arXiv:1608.03983)."""
     if config.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    # torch divides by zero where the first step alone warms up
+    warm_up = WARM_UP if WARM_UP * steps != 1 else 2 * WARM_UP
     return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=steps, pct_start=WARM_UP, cycle_momentum=False
+        optimizer, config.learning_rate, total_steps=steps, pct_start=warm_up, cycle_momentum=False
     )
 
 

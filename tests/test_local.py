@@ -9,7 +9,7 @@ from ddhpc import checkpoint
 from ddhpc.config import Local
 from ddhpc.errors import InputError
 from ddhpc.images import Images, hold
-from ddhpc.local import local_decisions, train_local
+from ddhpc.local import local_decisions, schedule, train_local
 from ddhpc.metrics import accuracy
 
 SILENT = lambda fraction, accuracy, state: None  # noqa: E731
@@ -41,6 +41,18 @@ def small_cnn():
         nn.Flatten(),
         nn.Linear(8, 2),
     )
+
+
+@pytest.mark.parametrize("steps", range(1, 9))
+def test_few_steps_have_a_schedule(steps):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    rate = schedule(optimizer, Local(learning_rate=0.1), steps)
+    rates = []
+    for _ in range(steps):
+        rates.append(rate.get_last_lr()[0])
+        optimizer.step()
+        rate.step()
+    assert all(0 < each <= 0.1 for each in rates[:-1])
 
 
 @pytest.mark.parametrize("schedule", ["onecycle", "cosine"])
