@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import torch
 from torch import distributed
 
 from ddhpc import runtime
@@ -21,7 +22,7 @@ def form_team(comm: MPI.Comm, subdomains: int, place: runtime.Place) -> Iterator
     """The team of this rank: `ALONE`, or with others where there are more ranks than subdomains; collective.
 
     torch's processes find each other by an address that travels with MPI. What they exchange from then on goes by
-    NCCL between GPUs and by gloo between CPUs.
+    NCCL where each has a GPU of its own, which NCCL asks for, else by gloo.
     """
     if comm.size <= subdomains:
         yield ALONE
@@ -38,9 +39,15 @@ def form_team(comm: MPI.Comm, subdomains: int, place: runtime.Place) -> Iterator
         runtime.broadcast_text(members, str(store.port))
     else:
         store = TCPStore(host, int(runtime.broadcast_text(members, "")), members.size)
-    backend = "gloo" if place.device == "cpu" else "nccl"
+    gpus = [runtime.broadcast_text(members, _gpu(place), root) for root in range(members.size)]
+    backend = "nccl" if all(gpus) and len(set(gpus)) == len(gpus) else "gloo"
     distributed.init_process_group(backend, store=store, rank=members.rank, world_size=members.size)
     node.Free()
     members.Free()
     yield Team(subdomain=subdomain, rank=comm.rank - ranks.start, size=len(ranks))
     distributed.destroy_process_group()
+
+
+def _gpu(place: runtime.Place) -> str:
+    """What tells this rank's GPU from all others, empty without one; Slurm may call that of every task cuda:0."""
+    return "" if place.device == "cpu" else str(torch.cuda.get_device_properties(place.device).uuid)
