@@ -13,7 +13,7 @@ measures one training step, median of repeats, GPU synchronised:
 - fused graph: the same, captured;
 - processes: k ranks that share the GPU, each with a loop of its own; the step of one over k.
 
-Prints card, versions and a table, after a check that the fused networks have the losses of each alone.
+Prints card, versions and a table. What a way cannot do fails there.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from ddhpc.config import Local
 from ddhpc.images import channels_last, hold
 from ddhpc.local import train_local
 from ddhpc.models import build
+from ddhpc.models.resnet import ZeroPadShortcut
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,12 @@ CASES = (
     Case("resnet", (64, 64), 3, 32, 64),
     Case("cnn3d", (24, 24, 24), 1, 11, 8),
     Case("cnn3d", (72, 72, 36), 1, 11, 2),
+    Case("cnn3d", (128, 128, 64), 1, 64, 2),
 )
 SUBDOMAINS = 16
 Batch = tuple[torch.Tensor, torch.Tensor]
 CLASSES = 10
+BLOCK_SECONDS = 0.1
 DEVICE = "cuda"
 
 
@@ -83,18 +86,18 @@ def batch_of(case: Case) -> Batch:
 
 
 def milliseconds(step: Callable[[], object], repeats: int) -> float:
-    """Median of blocks of ten steps, after three to warm up."""
-    for _ in range(3):
-        step()
-    torch.cuda.synchronize()
-    found = []
-    for _ in range(repeats):
+    """Median over blocks of steps, each of about BLOCK_SECONDS, after three steps to warm up."""
+
+    def seconds(steps: int) -> float:
         started = time.perf_counter()
-        for _ in range(10):
+        for _ in range(steps):
             step()
         torch.cuda.synchronize()
-        found.append((time.perf_counter() - started) * 100)
-    return statistics.median(found)
+        return (time.perf_counter() - started) / steps
+
+    seconds(3)
+    steps = 1 + int(BLOCK_SECONDS / seconds(1))
+    return 1000 * statistics.median(seconds(steps) for _ in range(repeats))
 
 
 def precision(bfloat16: bool) -> torch.autocast | nullcontext[None]:
@@ -127,8 +130,12 @@ def bare_step(case: Case, bfloat16: bool, seed: int = 0, batch: Batch | None = N
 def fused_step(case: Case, bfloat16: bool, batch: Batch | None = None) -> Callable[[], torch.Tensor]:
     """One training step of SUBDOMAINS networks at once, which gives their losses [k] on the GPU."""
     inputs, target = batch or batch_of(case)
-    many = torch.stack([inputs] * SUBDOMAINS)
-    cnns = [network(case, seed) for seed in range(SUBDOMAINS)]
+    many = torch.stack([inputs.contiguous()] * SUBDOMAINS)
+    # torch has no batch normalisation of channels_last tensors under vmap on GPUs
+    cnns = [network(case, seed).to(memory_format=torch.contiguous_format) for seed in range(SUBDOMAINS)]
+    for layer in cnns[0].modules():
+        if isinstance(layer, ZeroPadShortcut):
+            layer.register_forward_hook(lambda module, given, output: output.contiguous())
     parameters, buffers = stack_module_state(cnns)
     optimizer = sgd(parameters.values())
     model = cnns[0]
@@ -220,15 +227,14 @@ def row(case: Case, bfloat16: bool, repeats: int, steps: int, processes: bool) -
     ]
 
 
-def check() -> None:
-    """AssertionError unless fused networks have, up to rounding, the losses of each alone for three steps."""
+def check() -> float:
+    """Largest difference of the losses of fused networks from those of each alone over three steps, float32."""
     case = CASES[0]
     torch.manual_seed(1)
     inputs, target = batch_of(case)
     alone = [bare_step(case, False, seed, (inputs, target)) for seed in range(SUBDOMAINS)]
     fused = fused_step(case, False, (inputs, target))
-    for _ in range(3):
-        torch.testing.assert_close(fused(), torch.stack([step() for step in alone]), rtol=1e-3, atol=1e-3)
+    return max(float((fused() - torch.stack([step() for step in alone])).abs().max()) for _ in range(3))
 
 
 def main() -> None:
@@ -238,10 +244,10 @@ def main() -> None:
     quick = parser.parse_args().quick
     if not torch.cuda.is_available():
         sys.exit("benchmarks/gpu.py: no GPU is visible to torch")
-    repeats, steps = (3, 30) if quick else (9, 100)
+    repeats, steps = (3, 20) if quick else (9, 60)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, Python {platform.python_version()}")
     print(f"milliseconds of a step for one subdomain; {SUBDOMAINS} subdomains for fused and processes")
-    check()
+    print(f"largest difference of a loss, fused from alone, in three steps: {attempt(check)}")
     ways = ("loop", "bare", "graph", "fused", "f. graph", "processes")
     print(f"{'':45} {'precision':9}" + "".join(f"{way:>10}" for way in ways))
     for case in CASES:
