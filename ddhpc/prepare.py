@@ -75,6 +75,14 @@ def _add_on_error(parser: ArgumentParser) -> None:
     )
 
 
+def _add_patients(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--patients",
+        metavar="PATTERN",
+        help="regular expression that finds the patient in a path, e.g. 'sub-(\\d+)': all of a patient go to one split",
+    )
+
+
 def _images(parser: ArgumentParser, size: tuple[int, int] | None = None) -> None:
     parser.add_argument("folder", metavar="FOLDER", help="<class>/* or train|val|test/<class>/*")
     _add_size(parser, size)
@@ -126,6 +134,7 @@ def _volumes(parser: ArgumentParser) -> None:
         help="each group of classes becomes one class; classes in no group are left out",
     )
     _add_on_error(parser)
+    _add_patients(parser)
     parser.add_argument("--allow-shared-patients", action="store_true", help="let a patient be in several splits")
     add_drawing_options(parser)
 

@@ -5,6 +5,7 @@ Samples are indices into parallel sequences, so that images and volumes are divi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
@@ -88,6 +89,50 @@ def check_patients(divided: Divided, ids: Sequence[str], patients: Sequence[str]
                     f"patient {patients[i]!r} is in {other} ({sample}) and in {split} ({ids[i]}); expected each "
                     f"patient in one split, or --allow-shared-patients"
                 )
+
+
+def contradictions(ids: Sequence[str], labels: np.ndarray, checksums: Sequence[str]) -> dict[str, str]:
+    """The reason to leave each sample out whose content also stands under another label."""
+    first: dict[str, int] = {}
+    found: dict[str, str] = {}
+    for i, checksum in enumerate(checksums):
+        other = first.setdefault(checksum, i)
+        if labels[i] != labels[other]:
+            found[ids[other]] = f"same content as {ids[i]}, which has another label"
+            found[ids[i]] = f"same content as {ids[other]}, which has another label"
+    return found
+
+
+def patients_of(ids: Sequence[str], pattern: str) -> list[str]:
+    """The patient that a pattern finds in each id: its first group, or all that it matches.
+
+    Raises InputError, naming the option --patients, where it is no regular expression or finds nothing in an id.
+    """
+    try:
+        finder = re.compile(pattern)
+    except re.error as error:
+        raise InputError(
+            f"--patients {pattern}: {error}; expected a regular expression, e.g. 'patient(\\d+)'"
+        ) from error
+    found = []
+    for name in ids:
+        match = finder.search(name)
+        patient = match and match[1 if finder.groups else 0]
+        if not patient:
+            raise InputError(f"--patients {pattern}: finds no patient in {name}; expected one in the path of each file")
+        found.append(patient)
+    return found
+
+
+def patients_note(divided: Divided, patients: Sequence[str], noun: str) -> str:
+    """How many patients each split has, or that nobody said whose the samples are."""
+    if not any(patients):
+        return f"every {noun} is taken as of a patient of its own; --patients tells whose each is"
+    counts = {
+        split: len({patients[i] for i in members if patients[i]}) + sum(not patients[i] for i in members)
+        for split, members in divided.items()
+    }
+    return f"patients: {', '.join(f'{count} {split}' for split, count in counts.items())}"
 
 
 def counted(items: Iterable[Item], progress: Callable[[int, int], None], start: int, total: int) -> Iterator[Item]:

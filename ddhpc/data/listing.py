@@ -18,6 +18,8 @@ from ddhpc.errors import InputError
 OTHER = "neither NIfTI nor DICOM"
 COLUMNS = ("path", "label")
 OPTIONAL = ("patient", "split")
+SEPARATORS = ",;\t"
+"""Of tables; spreadsheets of many countries write semicolons."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +150,9 @@ def _rows(source: Path) -> list[tuple[int, dict[str, str]]]:
     """Line number and stripped cells by column."""
     try:
         with open(source, encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file, restval="")
+            header = file.readline()
+            file.seek(0)
+            table = csv.DictReader(file, restval="", delimiter=max(SEPARATORS, key=header.count))
             columns = tuple(name.strip() for name in table.fieldnames or ())
             table.fieldnames = columns
             rows = [(table.line_num, row) for row in table]

@@ -7,7 +7,9 @@ superior: the RAS+ of NIfTI. Oblique volumes are turned to the nearest of these 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from nibabel.affines import voxel_sizes
@@ -20,6 +22,8 @@ Spacing = tuple[float, float, float]
 """Millimetres between voxels along x, y, z."""
 Window = tuple[float, float]
 """Lowest and highest value kept, Hounsfield units for CT."""
+SHEAR_VOXELS = 0.5
+"""Displacement over the whole volume up to which its axes count as perpendicular, its slices as an upright stack."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,6 +35,10 @@ class Volume:
     spacing: Spacing
     axes: str
     """Directions of the axes as they were stored, e.g. LPS."""
+    patient: str = ""
+    """Identifier of the patient in the file, empty where there is none."""
+    remarks: tuple[str, ...] = ()
+    """What had to be converted or assumed to read the volume."""
 
     @property
     def shape(self) -> Shape:
@@ -42,7 +50,7 @@ class Volume:
 def oriented(voxels: np.ndarray, affine: np.ndarray) -> Volume:
     """The volume of an array of three axes and its affine [4, 4] to RAS+ millimetres.
 
-    Raises ValueError where the spacing is not positive and finite.
+    Raises ValueError where the spacing is not positive and finite, or the axes are not perpendicular.
     """
     x, y, z = voxel_sizes(affine).tolist()
     if not np.isfinite(affine).all() or not min(x, y, z) > 0:
@@ -50,12 +58,31 @@ def oriented(voxels: np.ndarray, affine: np.ndarray) -> Volume:
     orientation = io_orientation(affine)
     if np.isnan(orientation).any():
         raise ValueError("two axes of the affine are parallel, expected three directions")
+    _check_perpendicular(affine, voxels.shape)
     spacing = {int(axis): size for axis, size in zip(orientation[:, 0], (x, y, z), strict=True)}
     return Volume(
         voxels=apply_orientation(voxels, orientation),
         spacing=(spacing[0], spacing[1], spacing[2]),
         axes="".join(ornt2axcodes(orientation)),
     )
+
+
+def _check_perpendicular(affine: np.ndarray, shape: tuple[int, ...]) -> None:
+    """ValueError where an axis of the affine, followed over the volume, drifts along another one."""
+    sizes = voxel_sizes(affine)
+    directions = affine[:3, :3] / sizes
+    for one, other in combinations(range(3), 2):
+        cosine = float(directions[:, one] @ directions[:, other])
+        drift = abs(cosine) * max(
+            shape[one] * sizes[one] / sizes[other],
+            shape[other] * sizes[other] / sizes[one],
+        )
+        if drift > SHEAR_VOXELS:
+            angle = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+            raise ValueError(
+                f"sheared: axes {one + 1} and {other + 1} of the affine meet at {angle:.1f} degrees, expected 90; "
+                "resample it to a grid without shear first"
+            )
 
 
 def grid(volume_shape: Shape, volume_spacing: Spacing, spacing: Spacing) -> Shape:
@@ -95,6 +122,14 @@ def _zoomed(voxels: np.ndarray, shape: Shape) -> np.ndarray:
     smooth = gaussian_filter(voxels, [max(0.0, (factor - 1) / 2) for factor in factors], mode="nearest")
     result: np.ndarray = zoom(smooth, [1 / factor for factor in factors], order=1, mode="nearest", grid_mode=True)
     return result
+
+
+def share_cut_off(volume: Volume, *, shape: Shape | None, spacing: Spacing | None) -> float:
+    """Share of the volume that `resampled` cuts off, 0 unless both a shape and a spacing are given."""
+    if shape is None or spacing is None:
+        return 0.0
+    whole = grid(volume.shape, volume.spacing, spacing)
+    return 1 - math.prod(min(1.0, want / have) for have, want in zip(whole, shape, strict=True))
 
 
 def _centred(voxels: np.ndarray, shape: Shape, fill: float) -> np.ndarray:

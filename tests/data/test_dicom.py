@@ -82,12 +82,100 @@ def test_a_sagittal_series(tmp_path):
     assert found.spacing == (SPACING[2], SPACING[0], SPACING[1])
 
 
-def test_a_tilted_gantry_keeps_its_slices(tmp_path):
+def test_a_tilted_gantry_is_refused_unless_it_shifts_nothing(tmp_path):
     write_series(tmp_path, hounsfield())
     for path in tmp_path.iterdir():
         x, y, z = pydicom.dcmread(path).ImagePositionPatient
-        edit(path, ImagePositionPatient=[x, y + 0.2 * z, z])
+        edit(path, ImagePositionPatient=[x, y + 0.02 * z, z])
     assert np.array_equal(read_series(tmp_path).voxels, hounsfield())
+    for path in tmp_path.iterdir():
+        x, y, z = pydicom.dcmread(path).ImagePositionPatient
+        edit(path, ImagePositionPatient=[x, y - 0.02 * z + np.tan(np.radians(20)) * z, z])
+    with pytest.raises(ValueError, match=r"sheared: positions are tilted by 20.0 degrees .*\(gantry tilt\)"):
+        read_series(tmp_path)
+
+
+def test_slices_that_move_aside_half_way_are_refused(tmp_path):
+    write_series(tmp_path, hounsfield())
+    for number in (1, 2):
+        x, y, z = pydicom.dcmread(tmp_path / f"{number}.dcm").ImagePositionPatient
+        edit(tmp_path / f"{number}.dcm", ImagePositionPatient=[x + 12, y, z])
+    with pytest.raises(ValueError, match=r"displaced slice: [12].dcm .* lies 12 mm aside of 4.dcm"):
+        read_series(tmp_path)
+
+
+def test_directions_have_to_be_perpendicular(tmp_path):
+    write_series(tmp_path, hounsfield(), ImageOrientationPatient=[1, 0, 0, 0.5, 1, 0])
+    with pytest.raises(ValueError, match="ImageOrientationPatient is not two perpendicular directions"):
+        read_series(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"PhotometricInterpretation": "MONOCHROME1"}, "2 values of PhotometricInterpretation, MONOCHROME1 in 1.dcm"),
+        ({"PatientID": "P2"}, "2 values of PatientID, P2 in 1.dcm and P1 in 2.dcm"),
+        ({"PatientID": ""}, "2 values of PatientID, none in 1.dcm and P1 in 2.dcm"),
+        ({"Modality": "MR"}, "2 values of Modality"),
+        ({"BitsStored": 12, "HighBit": 11}, "2 values of BitsStored"),
+        ({"RescaleType": "US"}, "2 values of RescaleType"),
+        ({"FrameOfReferenceUID": "1.2.3"}, "2 values of FrameOfReferenceUID, 1.2.3 in 1.dcm and none in 2.dcm"),
+        ({"PixelSpacing": [2.5, 0.5]}, "2 values of PixelSpacing"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_slices_that_differ_in_meaning_are_no_volume(tmp_path, change, reason):
+    write_series(tmp_path, hounsfield(), PatientID="P1")
+    edit(tmp_path / "1.dcm", **change)
+    with pytest.raises(ValueError, match=reason):
+        read_series(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["RescaleSlope", "RescaleIntercept"])
+def test_a_rescale_tag_that_one_slice_lacks(tmp_path, name):
+    write_series(tmp_path, hounsfield())
+    dataset = pydicom.dcmread(tmp_path / "2.dcm")
+    delattr(dataset, name)
+    dataset.save_as(tmp_path / "2.dcm")
+    with pytest.raises(ValueError, match=rf"2.dcm .* lacks {name}, which 1.dcm .* has"):
+        read_series(tmp_path)
+
+
+def test_slices_may_be_scaled_each_in_its_own_way(tmp_path):
+    write_series(tmp_path, hounsfield())
+    dataset = pydicom.dcmread(tmp_path / "1.dcm")
+    pixels = dataset.pixel_array.astype(np.int64)
+    edit(tmp_path / "1.dcm", RescaleSlope=0.5, RescaleIntercept=-1000)
+    expected = hounsfield().astype(np.float64)
+    expected[:, :, 3] = (pixels * 0.5 - 1000).T[::-1, ::-1]
+    assert np.allclose(read_series(tmp_path).voxels, expected)
+
+
+def test_series_of_a_patient_go_to_one_split(tmp_path):
+    for i in range(24):
+        write_series(tmp_path / f"in/{'ab'[i % 2]}/S{i}", hounsfield(i), PatientID=f"P{i // 4}")
+    prepared = prepare_volumes(tmp_path / "in", tmp_path / "x.h5", val_fraction=0.2, test_fraction=0.2)
+    packed = prepared.packed
+    homes = [{int(name[3:]) // 4 for name in packed.ids(split)} for split in packed.splits]
+    assert sum(map(len, homes)) == len(set.union(*homes)) == 6
+    assert f"patients: {len(homes[0])} train, {len(homes[1])} val, {len(homes[2])} test" in prepared.notes
+
+
+def test_a_patient_in_two_given_splits_is_refused(tmp_path):
+    for n, split in enumerate(("train", "val", "test")):
+        for i in range(4):
+            patient = "train0" if (split, i) == ("test", 0) else f"{split}{i % 2}"
+            write_series(tmp_path / f"in/{split}/{'ab'[i % 2]}/S{i}", hounsfield(4 * n + i), PatientID=patient)
+    with pytest.raises(InputError, match="patient 'train0' is in train .* and in test"):
+        prepare_volumes(tmp_path / "in", tmp_path / "x.h5")
+    prepare_volumes(tmp_path / "in", tmp_path / "x.h5", allow_shared_patients=True)
+
+
+def test_one_patient_for_all_series_tells_nothing(tmp_path):
+    for i in range(8):
+        write_series(tmp_path / f"in/{'ab'[i % 2]}/S{i}", hounsfield(i), PatientID="anonymous")
+    prepared = prepare_volumes(tmp_path / "in", tmp_path / "x.h5")
+    assert any(note.startswith("every volume is taken as of a patient of its own") for note in prepared.notes)
 
 
 def test_compressed_slices(tmp_path):
@@ -145,7 +233,7 @@ def spoil(directory: Path, kind: str) -> None:
         ("duplicated", "duplicated slice: 2.dcm (InstanceNumber 2) and copy.dcm (InstanceNumber 2) lie at the same"),
         ("one slice", "one slice, expected a volume"),
         ("two series", "slices with 2 values of SeriesInstanceUID"),
-        ("another size", "slices with 2 values of Rows, 3 and 5, expected one series"),
+        ("another size", "slices with 2 values of Rows, 3 in 1.dcm and 5 in 2.dcm, expected one series"),
         ("RGB", "1.dcm (InstanceNumber 1) has 3 samples a pixel, expected 1 (grey)"),
         ("frames", "1.dcm (InstanceNumber 1) holds 2 frames, expected one file a slice"),
         ("no position", "1.dcm (InstanceNumber 1) lacks ImagePositionPatient"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 from collections.abc import Iterator
@@ -149,7 +150,7 @@ def test_a_patient_in_two_splits_is_refused_unless_allowed(folder):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["path;label", "a;b"], "has columns 'path;label'; expected path,label"),
+        (["path:label", "a:b"], "has columns 'path:label'; expected path,label"),
         ([], "has columns ''"),
         (["path,label", "a.nii,x"], "has 1 labels; expected at least two"),
         (["path,label,split", "in/CT-0/0.nii.gz,x,both"], "line 2 has split 'both'"),
@@ -224,7 +225,7 @@ def test_values_decide_what_is_stored(folder):
     half = nib.Nifti1Image(noise(0) / 3, np.eye(4))
     half.to_filename(folder / "CT-0/0.nii.gz")
     assert prepare(folder).packed.dtype == np.float32
-    assert prepare(folder, window=(-1, 1)).packed.dtype == np.float32
+    assert prepare(folder, window=(-1, 1), shape=(5, 4, 3)).packed.dtype == np.float32
     assert prepare(folder, window=(-1000, 400)).packed.dtype == np.int16
 
 
@@ -467,8 +468,13 @@ def test_empty_folders_are_named(folder):
     (folder / "CT-2").mkdir()
     with pytest.raises(InputError, match="class 'CT-2' has no training volumes"):
         prepare(folder)
-    (folder / "CT-2/bad.nii").write_text("text")
-    with pytest.raises(InputError, match="class 'CT-2' has no training.*; CT-2/bad.nii: not a NIfTI file"):
+    for n, split in enumerate(("train", "val", "test")):
+        for k in range(2):
+            save(folder.parent / f"given/{split}/CT-{k}/0.nii", noise(50 + 2 * n + k))
+    folder = folder.parent / "given"
+    (folder / "train/CT-2").mkdir()
+    (folder / "train/CT-2/bad.nii").write_text("text")
+    with pytest.raises(InputError, match="class 'CT-2' has no training.*; train/CT-2/bad.nii: not a NIfTI file"):
         prepare(folder)
     assert prepare(folder, groups=("CT-0", "CT-1")).packed.classes == ("CT-0", "CT-1")
     shutil.rmtree(folder)
@@ -513,3 +519,181 @@ def test_real_brain_structures_split_by_person(tmp_path):
     assert [len(group) for group in people] == [13, 2, 20]
     name = packed.ids("val")[0]
     assert np.array_equal(whole(prepared)[name], load(name))
+
+
+def tubes(seed: int) -> np.ndarray:
+    """Bright tubes of 3x3 voxels through a dark cube of 64^3: two grey values."""
+    voxels = np.zeros((64, 64, 64), np.uint8)
+    for x, y in np.random.default_rng(seed).integers(0, 61, (12, 2)):
+        voxels[x : x + 3, y : y + 3] = 1
+    return voxels
+
+
+def test_whole_numbers_of_small_range_are_not_rounded_when_they_are_resampled(tmp_path):
+    for i in range(8):
+        save(tmp_path / f"in/{'ab'[i % 2]}/{i}.nii.gz", tubes(i))
+    prepared = prepare(tmp_path / "in", shape=(16, 16, 16))
+    assert prepared.packed.dtype == np.float32
+    for name, voxels in whole(prepared).items():
+        original = load(tmp_path / "in" / name)
+        blocks = original.reshape(16, 4, 16, 4, 16, 4).mean(axis=(1, 3, 5))
+        assert voxels.mean() == pytest.approx(original.mean(), rel=0.05)
+        assert np.corrcoef(voxels.ravel(), blocks.ravel())[0, 1] > 0.9
+
+
+def test_whole_numbers_stay_exact_where_nothing_is_resampled(tmp_path):
+    for i in range(8):
+        save(tmp_path / f"in/{'ab'[i % 2]}/{i}.nii.gz", tubes(i))
+    prepared = prepare(tmp_path / "in")
+    assert prepared.packed.dtype == np.uint8
+    for name, voxels in whole(prepared).items():
+        assert np.array_equal(voxels, load(tmp_path / "in" / name))
+
+
+def test_a_narrow_window_keeps_the_fractions_of_resampling(folder):
+    narrow = prepare(folder, window=(0, 80), shape=(5, 4, 3)).packed
+    assert narrow.dtype == np.float32
+    values = narrow.read("train", (slice(None),) * 3)
+    assert (values != np.rint(values)).mean() > 0.5
+    assert prepare(folder, window=(-1000, 400), shape=(5, 4, 3)).packed.dtype == np.int16
+
+
+def test_an_object_that_a_crop_removes_is_named(folder):
+    for n, path in enumerate(sorted(folder.glob("*/*"))):
+        voxels = np.zeros((20, 20, 20), np.int16)
+        voxels[:10, 5:15, 5:15] = np.random.default_rng(n).integers(0, 500, (10, 10, 10))
+        save(path, voxels)
+    lost = np.zeros((20, 20, 20), np.int16)
+    lost[:3] = 400
+    save(folder / "CT-1/lost.nii", lost)
+    prepared = prepare(folder, spacing=(1, 1, 1), shape=(10, 20, 20))
+    assert (
+        prepared.skipped["CT-1/lost.nii"]
+        == "constant once it is prepared, every voxel is 0, --shape cuts 50% of it off"
+    )
+    assert "cut off by --shape: up to 50% of 12 of 12 volumes" in prepared.notes
+    for voxels in whole(prepared).values():
+        assert voxels.min() < voxels.max()
+
+
+def sheared(degrees: float) -> np.ndarray:
+    affine = np.eye(4)
+    affine[1, 2] = np.tan(np.radians(degrees))
+    return affine
+
+
+def test_a_sheared_affine_is_refused(folder):
+    save(folder / "CT-0/0.nii.gz", noise(0), sheared(20))
+    save(folder / "CT-0/1.nii.gz", noise(1), sheared(0.5))
+    (name, reason), *others = prepare(folder).skipped.items()
+    assert not others
+    assert name == "CT-0/0.nii.gz"
+    assert reason.startswith("sheared: axes 2 and 3 of the affine meet at 70.0 degrees, expected 90")
+
+
+@pytest.mark.parametrize("where", ["voxels", "checksum", "length"])
+def test_a_compressed_file_is_read_to_its_checksum(folder, where):
+    path = save(folder / "CT-0/0.nii.gz", noise(0, (30, 30, 30)))
+    data = bytearray(path.read_bytes())
+    if where == "length":
+        data = data[:-4]
+    elif where == "checksum":
+        data[-8] ^= 1
+    else:
+        stored = gzip.compress(gzip.decompress(bytes(data)), compresslevel=0)
+        data = bytearray(stored)
+        data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    (reason,) = prepare(folder, shape=SHAPE).skipped.values()
+    assert reason.startswith("damaged gzip stream: ")
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("meter", 0.001), ("micron", 1000)])
+def test_other_units_of_length_become_millimetres(folder, unit, factor):
+    for path in folder.glob("*/*"):
+        image = nib.Nifti1Image(load(path), np.diag([2 * factor, 3 * factor, 4 * factor, 1]))
+        image.header.set_xyzt_units(unit)
+        image.to_filename(path)
+    assert read_nifti(folder / "CT-0/0.nii.gz").spacing == pytest.approx((2, 3, 4), rel=1e-6)
+    prepared = prepare(folder)
+    named = {"meter": "metres", "micron": "micrometres"}[unit]
+    assert f"12 of 12 volumes: {named} converted to mm" in prepared.notes
+    assert any("spacings between 2 and 4 mm" in note for note in prepared.notes)
+
+
+def without_orientation(path: Path) -> None:
+    image = nib.Nifti1Image(load(path), None)
+    image.header["sform_code"] = image.header["qform_code"] = 0
+    image.header.set_xyzt_units("mm")
+    image.to_filename(path)
+
+
+def test_volumes_without_orientation_are_said_to_be_and_not_mixed_with_others(folder):
+    paths = sorted(folder.glob("*/*"))
+    for path in paths[:3]:
+        without_orientation(path)
+    with pytest.raises(InputError, match=r"3 of 12 volumes tell no orientation \(CT-0/0.nii.gz\), others do"):
+        prepare(folder)
+    for path in paths[3:]:
+        without_orientation(path)
+    assert "12 of 12 volumes: no orientation in the header, taken as LAS" in prepare(folder).notes
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.dtype(">i2"), np.int32])
+def test_copies_are_known_whatever_type_holds_them(tmp_path, kind):
+    for i in range(6):
+        save(tmp_path / f"in/train/a/{i}.nii", noise(i))
+        save(tmp_path / f"in/train/b/{i}.nii", noise(10 + i))
+    save(tmp_path / "in/test/a/new.nii", noise(20))
+    image = nib.Nifti1Image(noise(10).astype(kind), np.eye(4), nib.Nifti1Header(endianness=">"))
+    image.to_filename(tmp_path / "in/test/b.nii")
+    (tmp_path / "in/test/b").mkdir()
+    (tmp_path / "in/test/b.nii").rename(tmp_path / "in/test/b/again.nii")
+    assert list(prepare(tmp_path / "in", val_fraction=0.3).skipped) == ["test/b/again.nii"]
+
+
+def test_the_same_content_under_two_labels_is_named(folder):
+    save(folder / "CT-1/3.nii", noise(2).astype(np.float32))
+    expected = {
+        "CT-0/2.nii.gz": "same content as CT-1/3.nii, which has another label",
+        "CT-1/3.nii": "same content as CT-0/2.nii.gz, which has another label",
+    }
+    assert prepare(folder).skipped == expected
+    with pytest.raises(InputError, match="CT-0/2.nii.gz: same content as CT-1/3.nii, which .*--on-error"):
+        prepare(folder, on_error="stop")
+
+
+def test_a_pattern_tells_the_patients(tmp_path):
+    for i in range(24):
+        save(tmp_path / f"in/{'ab'[i % 2]}/sub-{i // 4:02}_scan{i}.nii", noise(i))
+    prepared = prepare(tmp_path / "in", patients=r"sub-(\d+)", val_fraction=0.2, test_fraction=0.2)
+    packed = prepared.packed
+    homes = [{name.split("_")[0][2:] for name in packed.ids(split)} for split in packed.splits]
+    assert sum(map(len, homes)) == len(set.union(*homes)) == 6
+    assert f"patients: {len(homes[0])} train, {len(homes[1])} val, {len(homes[2])} test" in prepared.notes
+    with pytest.raises(InputError, match=r"--patients \(: .*; expected a regular expression"):
+        prepare(tmp_path / "in", patients="(")
+    with pytest.raises(InputError, match="--patients sub-1: finds no patient in a/sub-00_scan0.nii"):
+        prepare(tmp_path / "in", patients="sub-1")
+
+
+def test_without_patients_that_is_said(folder):
+    assert "every volume is taken as of a patient of its own; --patients tells whose each is" in prepare(folder).notes
+
+
+def test_too_few_volumes_are_found_before_any_is_read(folder):
+    rows = ["in/CT-0/0.nii.gz,a,P0", "in/CT-1/0.nii,b,P1", "in/CT-1/1.nii,b,P1"]
+    seen = []
+    with pytest.raises(InputError, match="class 'a' has 1 training samples, too few"):
+        prepare(
+            table(folder.parent / "two.csv", *rows, columns="path,label,patient"),
+            progress=lambda *step: seen.append(step),
+        )
+    assert seen == []
+
+
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_tables_with_other_separators(folder, sign):
+    rows = [f"in/CT-{k}/{i}.nii{'.gz' * (k == 0)}{sign}grade {k}, mild" for k in (0, 1) for i in range(6)]
+    prepared = prepare(table(folder.parent / "labels.csv", *rows, columns=f"path{sign}label"))
+    assert prepared.packed.classes == ("grade 0, mild", "grade 1, mild")
