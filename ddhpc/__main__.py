@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import signal
 import sys
@@ -21,6 +22,9 @@ def main() -> None:
     # The garbage collector would look at all that torch makes and keeps, while it is loaded and once more at the end:
     # a quarter of the time of a process that does little.
     gc.set_threshold(100_000)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files are bytes, which need not be text
     try:
         from ddhpc import cli
 

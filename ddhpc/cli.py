@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -200,15 +201,21 @@ def prepare(argv: list[str], started: float) -> None:
     options = parser(f"prepare {name}", kind.description)
     kind.add_options(options)
     add_common_options(options)
-    given = vars(parse(options, argv[1:], kind.lists))
+    given = vars(parse(options, argv[1:]))
 
     from ddhpc.crew import Ranks
     from ddhpc.data.crew import Crew
     from ddhpc.report.preparing import print_prepared, progress_of
 
     crew = Ranks(runtime.world(), say) if runtime.launched_size() > 1 else Crew(say)
-    with progress_of(f"packing {name}", shown=crew.rank == 0) as progress:
-        prepared = kind.pack(**given, progress=progress, crew=crew)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with progress_of(f"packing {name}", shown=crew.rank == 0) as progress:
+            prepared = kind.pack(**given, progress=progress, crew=crew)
+    except KeyboardInterrupt as interrupt:
+        raise Stopped("interrupted; what is decoded is kept, the same command goes on from there") from interrupt
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if prepared:
         print_prepared(prepared, Path(given["output"]))
 

@@ -7,10 +7,11 @@ import json
 import re
 import sys
 from argparse import SUPPRESS
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin
 
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
@@ -20,14 +21,8 @@ from ddhpc.errors import InputError
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
-LISTS = {
-    f"--{name}.{field}"
-    for name, section in SECTIONS.items()
-    for field, kind in get_type_hints(section).items()
-    if str(kind).startswith("tuple")
-}
-
-NUMBER = re.compile(r"-?\d+(\.\d*)?(e-?\d+)?")
+OPTION = re.compile(r"--?[A-Za-z].*")
+"""A word that is an option, not a value, be it a negative number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +83,12 @@ def train_parser() -> ArgumentParser:
     return options
 
 
-def parse(parser: ArgumentParser, argv: list[str], lists: Iterable[str] = ()) -> Any:
+def parse(parser: ArgumentParser, argv: list[str]) -> Any:
     """The namespace of the options in `argv`; InputError in one line for what argparse would explain in several.
 
-    `lists` are options that take several values, as in `--size 64 64`.
+    Options of lists and tuples take several words, as in `--size 64 64`.
     """
-    argv = _join_lists(argv, set(lists))
+    argv = _join_lists(argv, _lists(parser))
     if runtime.launched_rank() != 0 and {"--help", "-h"} & set(argv):
         sys.exit(0)
     known = [option for action in parser._actions for option in action.option_strings]
@@ -106,7 +101,7 @@ def parse(parser: ArgumentParser, argv: list[str], lists: Iterable[str] = ()) ->
     try:
         return parser.parse_args(argv)
     except ArgumentError as error:
-        raise InputError(_one_line(str(error))) from error
+        raise InputError(_missing(str(error), known) or _one_line(str(error))) from error
 
 
 def configure(argv: list[str], parser: ArgumentParser) -> Command:
@@ -116,7 +111,7 @@ def configure(argv: list[str], parser: ArgumentParser) -> Command:
         raise InputError(f"--recipe {recipe} and --config {config_file}: expected one of the two")
     file = config_file or str(recipe_path(recipe or DEFAULT_RECIPE))
     try:
-        options = parse(parser, [f"--config={file}", *argv], LISTS)
+        options = parse(parser, [f"--config={file}", *argv])
     except InputError as error:
         raise InputError(
             str(error) if str(error).startswith(("--", "argument --")) else f"--config {file}: {error}"
@@ -143,7 +138,17 @@ def _value(argv: list[str], option: str) -> str | None:
     return found
 
 
-def _join_lists(argv: list[str], lists: set[str]) -> list[str]:
+def _lists(parser: ArgumentParser) -> dict[str, type]:
+    """The type of one value of each option that takes several."""
+    found: dict[str, type] = {}
+    for action in parser._actions:
+        kind = getattr(action, "_typehint", None)
+        if get_origin(kind) in (list, tuple):
+            found |= dict.fromkeys(action.option_strings, get_args(kind)[0])
+    return found
+
+
+def _join_lists(argv: list[str], lists: Mapping[str, type]) -> list[str]:
     """`--decomposition.grid 4 4` as the `--decomposition.grid=[4,4]` that jsonargparse reads."""
     joined: list[str] = []
     words = list(argv)
@@ -153,11 +158,28 @@ def _join_lists(argv: list[str], lists: set[str]) -> list[str]:
             joined.append(word)
             continue
         values = []
-        while words and re.fullmatch(r"[^-].*|-\d.*", words[0]):
-            value = words.pop(0)
-            values.append(value if NUMBER.fullmatch(value) else json.dumps(value))
+        while words and not OPTION.fullmatch(words[0]):
+            values.append(_as_json(words.pop(0), lists[word]))
         joined.append(f"{word}=[{','.join(values)}]")
     return joined
+
+
+def _as_json(word: str, kind: type) -> str:
+    """A value as it is meant: a number for options of numbers, else a text, such as 010 and 1,2."""
+    for number in (int, float):
+        if kind in (int, float):
+            with suppress(ValueError):
+                return json.dumps(number(word))
+    return json.dumps(word)
+
+
+def _missing(message: str, options: Iterable[str]) -> str:
+    """That arguments are missing, where the error of jsonargparse says so; else empty."""
+    found = re.search("the following arguments are required: (.*)", " ".join(message.split()))
+    if not found:
+        return ""
+    names = [f"--{name}" if f"--{name}" in options else name.upper() for name in found[1].split(", ")]
+    return f"{', '.join(names)}: missing; expected it, --help explains it"
 
 
 def _one_line(message: str) -> str:

@@ -24,8 +24,6 @@ class Kind:
     source: str
     """`module:function` that packs it, called with the options of the kind."""
     add_options: Callable[[ArgumentParser], None]
-    lists: tuple[str, ...] = ()
-    """Options that take several values."""
 
     def pack(self, **options: Any) -> Prepared | None:
         """Pack with these options; imports what reads this kind, which the others need not have installed."""
@@ -144,13 +142,11 @@ def _ct(parser: ArgumentParser) -> None:
     parser.set_defaults(dict(load("ddhpc.data.volumes:CT_DEFAULTS")))
 
 
-VOLUME_LISTS = ("--shape", "--spacing", "--window", "--groups")
 KINDS = {
     "images": Kind(
         description="Pack a folder of images that Pillow reads, of any size.",
         source="ddhpc.data.images:prepare_images",
         add_options=_images,
-        lists=("--size",),
     ),
     "cifar10": Kind(
         description="Pack CIFAR-10, the original Python batches or class folders.",
@@ -161,24 +157,20 @@ KINDS = {
         description="Pack TF-Flowers, or other photographs in class folders, at 64x64 pixels.",
         source="ddhpc.data.images:prepare_images",
         add_options=partial(_images, size=(64, 64)),
-        lists=("--size",),
     ),
     "faces": Kind(
         description="Pack the Extended Yale Face Database B as it is distributed.",
         source="ddhpc.data.faces:prepare_faces",
         add_options=_faces,
-        lists=("--size",),
     ),
     "volumes": Kind(
         description="Pack labelled volumes, NIfTI files or DICOM series.",
         source="ddhpc.data.volumes:prepare_volumes",
         add_options=_volumes,
-        lists=VOLUME_LISTS,
     ),
     "ct": Kind(
         description="Pack chest CT in the folder layout of MosMedData, CT-0 to CT-4, clipped to -1000..400 HU.",
         source="ddhpc.data.volumes:prepare_volumes",
         add_options=_ct,
-        lists=VOLUME_LISTS,
     ),
 }

@@ -57,17 +57,44 @@ def test_groups_keep_their_commas():
         "8",
         "4",
     ]
-    given = parse(options, argv, KINDS["ct"].lists)
+    given = parse(options, argv)
     assert given.groups == ["CT-0", "CT-2,CT-3"]
     assert given.window == (-1000, 400)
     assert given.shape == (8, 8, 4)
 
 
 @pytest.mark.parametrize(
+    ("words", "name", "expected"),
+    [
+        (["--groups", "0", "1,2"], "groups", ["0", "1,2"]),
+        (["--groups", "010", "1e3", "-3", "true", "a b"], "groups", ["010", "1e3", "-3", "true", "a b"]),
+        (["--window", "-.5", "500"], "window", (-0.5, 500)),
+        (["--window", "-1e3", "+4.5E2"], "window", (-1000, 450)),
+        (["--window=[-1,2.5]"], "window", (-1, 2.5)),
+        (["--spacing", ".5", "1.", "010"], "spacing", (0.5, 1, 10)),
+        (["--shape", "008", "8", "4"], "shape", (8, 8, 4)),
+    ],
+)
+def test_values_are_what_they_look_like(words, name, expected):
+    options = parser("prepare ct", "x")
+    KINDS["ct"].add_options(options)
+    assert getattr(parse(options, ["SRC", *words]), name) == expected
+
+
+@pytest.mark.parametrize("words", [["--window", "-.5", "many"], ["--shape", "8", "8"], ["--shape", "8", "8", "4.5"]])
+def test_values_of_another_kind_are_named(words):
+    options = parser("prepare ct", "x")
+    KINDS["ct"].add_options(options)
+    with pytest.raises(InputError, match=f"^{words[0]}: [^\n]*$"):
+        parse(options, ["SRC", *words])
+
+
+@pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["prepare", "imagse"], "prepare imagse: unknown kind, did you mean images"),
-        (["prepare", "images", "x", "--output", "y.h5"], "size"),
+        (["prepare", "images", "x", "--output", "y.h5"], "^--size: missing; expected it, --help explains it$"),
+        (["prepare", "images", "--size", "8", "8"], "^--output: missing; expected it, --help explains it$"),
         (["prepare", "images", "x", "--output", "y.h5", "--size", "8"], "--size"),
         (["prepare", "images", "x", "--sise", "8", "8"], "--sise: unknown option, did you mean --size"),
         (["prepare", "faces", "x", "--output", "y.h5", "--split", "dark"], "--split.*random.*light"),
@@ -157,9 +184,9 @@ def test_any_number_of_ranks_writes_the_same_file(kind, tmp_path):
         assert completed.returncode == 0, completed.stderr
         outs[ranks] = completed.stdout.replace(f"{ranks}.h5", "x.h5").splitlines()
         same(tmp_path / f"{ranks}.h5", contents(tmp_path / "0.h5"))
-    done, total = re.findall(r"([\d,]+) of ([\d,]+) steps", "\n".join(outs[4]))[-1]
-    assert done == total
-    said = {tuple(line for line in out if "steps" not in line) for out in outs.values()}
+    progress = re.compile(r"  packing \w+: (\d+)%")
+    assert progress.findall("\n".join(outs[4]))[-1] == "100"
+    said = {tuple(line for line in out if not progress.fullmatch(line)) for out in outs.values()}
     assert len(said) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.h5", "1.h5", "3.h5", "4.h5", "in"]
 
@@ -204,6 +231,30 @@ def test_an_interrupted_job_continues_with_other_ranks(number, tmp_path):
     whole = mpirun(0, *command, "whole.h5", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
     same(tmp_path / "x.h5", contents(tmp_path / "whole.h5"))
+
+
+def test_an_interrupted_process_says_how_to_go_on(tmp_path):
+    photographs(tmp_path / "in", count=150, side=300)
+    command = [sys.executable, "-m", "ddhpc", "prepare", "images", "in", "--size", "200", "200", "--output", "x.h5"]
+    job = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while job.poll() is None and not list(tmp_path.glob("x.h5.partial/*-pixels-*.index")):
+        time.sleep(0.01)
+    job.send_signal(signal.SIGINT)
+    _, said = job.communicate(timeout=60)
+    assert (job.returncode, said) == (
+        75,
+        "ddhpc: interrupted; what is decoded is kept, the same command goes on from there\n",
+    )
+
+
+def test_an_output_whose_name_is_not_utf8(tmp_path):
+    photographs(tmp_path / "in", count=10, side=20)
+    name = os.fsdecode(b"bad\xff.h5")
+    command = [sys.executable, "-m", "ddhpc", "prepare", "images", "in", "--size", "8", "8", "--output", name]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^bad\\udcff.h5: \d+ train", done.stdout, re.MULTILINE)
+    assert open_packed(tmp_path / name).samples["train"] > 0
 
 
 @pytest.mark.slow

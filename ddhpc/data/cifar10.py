@@ -19,7 +19,7 @@ import numpy as np
 
 from ddhpc.data.crew import Crew
 from ddhpc.data.decode import endings
-from ddhpc.data.division import Divided, counted, divide, drop_copies
+from ddhpc.data.division import Divided, contradictions, counted, divide, drop_copies, many
 from ddhpc.data.folders import scan
 from ddhpc.data.hdf5 import check_output, reason
 from ddhpc.data.images import Prepared, Progress, pack_images
@@ -113,9 +113,13 @@ def _pack_batches(
     images, labels, given = _read_batches(root, download)
     ids = _number([f"{split}/{CLASSES[label]}" for split, label in zip(given, labels, strict=True)])
     divided, notes = drawing.divide(given, labels, ids)
-    divided, copies = drop_copies(divided, ids, [hashlib.sha256(image).hexdigest() for image in images])
-    if copies:
-        notes.append(f"{len(copies)} images left out: copy of an image of an earlier split")
+    checksums = [hashlib.sha256(image).hexdigest() for image in images]
+    twofold = contradictions(ids, labels.tolist(), checksums)
+    divided = {name: [i for i in members if ids[i] not in twofold] for name, members in divided.items()}
+    divided, copies = drop_copies(divided, ids, checksums)
+    left_out = {"same pixels under two labels": twofold, "copy of an image of an earlier split": copies}
+    notes += [f"{many(len(names), 'file')} left out: {reason}" for reason, names in left_out.items() if names]
+    skipped = dict(sorted({**twofold, **copies}.items()))
     start, total = 0, sum(map(len, divided.values()))
     splits = {}
     for name, members in divided.items():
@@ -133,10 +137,10 @@ def _pack_batches(
         channels=3,
         dtype="uint8",
         source=f"CIFAR-10 of {BATCHES}: {'; '.join(notes)}",
-        skipped=[f"{name}: {original}" for name, original in copies.items()],
+        skipped=[f"{name}: {reason}" for name, reason in skipped.items()],
         overwrite=overwrite,
     )
-    return Prepared(packed=packed, notes=tuple(notes), skipped=copies)
+    return Prepared(packed=packed, notes=tuple(notes), skipped=skipped)
 
 
 def _read_batches(root: Path, download: bool) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +29,8 @@ class Facts:
     """Pillow's."""
     size: tuple[int, int]
     """(height, width) as stored."""
-    checksum: str
-    """SHA-256 of the file, hexadecimal."""
+    largest: int
+    """Largest value of a pixel where the mode is one of DEEP, else 0."""
 
 
 def endings() -> tuple[str, ...]:
@@ -42,12 +40,20 @@ def endings() -> tuple[str, ...]:
 
 def examine(path: Path) -> Facts:
     """Decodes a whole file; raises whatever the decoder raises where it is damaged or not an image."""
-    data = path.read_bytes()
-    with Image.open(io.BytesIO(data)) as image:
-        facts = Facts(mode=image.mode, size=image.size[::-1], checksum=hashlib.sha256(data).hexdigest())
+    with Image.open(path) as image:
+        mode, size = image.mode, image.size[::-1]
+        largest = int(np.asarray(image).max()) if mode in DEEP else 0
         image.draft(None, (1, 1))  # JPEG: reads everything, but computes an eighth of the pixels
-        _convert(ImageOps.exif_transpose(image), "grey")
-    return facts
+        _convert(ImageOps.exif_transpose(image), "grey", white(largest))
+    return Facts(mode=mode, size=size, largest=largest)
+
+
+def white(largest: int) -> int:
+    """The value of white in deep images of a set whose largest is this: 255, 511, 1023, ... as their bits allow.
+
+    Scanners of 10, 12 or 14 bits write files of 16, whose header does not tell; the values do.
+    """
+    return (1 << max(8, largest.bit_length())) - 1
 
 
 def common_mode(modes: Collection[str]) -> Mode:
@@ -57,26 +63,38 @@ def common_mode(modes: Collection[str]) -> Mode:
     return "16-bit grey" if set(modes) & set(DEEP) else "grey"
 
 
-def pixels(path: Path, mode: Mode, size: tuple[int, int], resize: Resize) -> np.ndarray:
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What all images of a set become."""
+
+    mode: Mode
+    white: int
+    """Value of white in images of DEEP modes."""
+    size: tuple[int, int]
+    """(height, width)."""
+    resize: Resize
+
+
+def pixels(path: Path, target: Target) -> np.ndarray:
     """The image [C, height, width] of the mode's dtype, resized with antialiasing (Lanczos).
 
-    `size` is (height, width). "crop" scales the image to cover it and cuts out the centre; "stretch" ignores
+    "crop" scales the image to cover it and cuts out the centre; "stretch" ignores
     the aspect.
     """
     with Image.open(path) as stored:
-        image = _convert(ImageOps.exif_transpose(stored), mode)
-    if resize == "crop":
-        image = ImageOps.fit(image, size[::-1], Image.Resampling.LANCZOS)
+        image = _convert(ImageOps.exif_transpose(stored), target.mode, target.white)
+    if target.resize == "crop":
+        image = ImageOps.fit(image, target.size[::-1], Image.Resampling.LANCZOS)
     else:
-        image = image.resize(size[::-1], Image.Resampling.LANCZOS)
+        image = image.resize(target.size[::-1], Image.Resampling.LANCZOS)
     array = np.asarray(image)
-    if mode == "16-bit grey":
-        array = np.rint(array).clip(0, 65535).astype(np.uint16)
-    return array.transpose(2, 0, 1) if mode == "colour" else array[None]
+    if target.mode == "16-bit grey":
+        array = np.rint(array).clip(0, target.white).astype(np.uint16)
+    return array.transpose(2, 0, 1) if target.mode == "colour" else array[None]
 
 
-def _convert(image: Image.Image, mode: Mode) -> Image.Image:
-    """To L, RGB or, for 16-bit grey, F in 0..65535; transparency is laid on white."""
+def _convert(image: Image.Image, mode: Mode, white: int) -> Image.Image:
+    """To L, RGB or, for 16-bit grey, F in 0..white; transparency is laid on white."""
     if image.mode == "F":
         raise ValueError("float pixels, which have no fixed range")
     if image.mode in DEEP:
@@ -85,11 +103,11 @@ def _convert(image: Image.Image, mode: Mode) -> Image.Image:
             raise ValueError(f"pixels from {deep.min()} to {deep.max()}, expected at most 16 bits")
         if mode == "16-bit grey":
             return Image.fromarray(deep.astype(np.float32))
-        image = Image.fromarray((deep >> 8).astype(np.uint8))
+        image = Image.fromarray(np.rint(deep * (255 / white)).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     if mode == "colour":
         return image.convert("RGB")
     grey = image.convert("L")
-    return grey if mode == "grey" else Image.fromarray(np.asarray(grey) * np.float32(257))
+    return grey if mode == "grey" else Image.fromarray(np.asarray(grey) * np.float32(white / 255))

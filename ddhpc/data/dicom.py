@@ -44,7 +44,10 @@ def read_series(directory: Path) -> Volume:
     Files of other kinds are passed over. Raises ValueError for anything but one complete series of at least two
     evenly spaced slices of one number a pixel, and whatever pydicom raises for damaged files.
     """
-    paths = [path for path in sorted(directory.iterdir()) if not path.name.startswith(".") and path.is_file()]
+    entries = [path for path in sorted(directory.iterdir()) if not path.name.startswith(".")]
+    if broken := next((path for path in entries if path.is_symlink() and not path.exists()), None):
+        raise ValueError(f"{broken.name} is a broken link, expected the slice that it stands for")
+    paths = [path for path in entries if path.is_file()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's remarks on values that are odd but readable
         slices = [pydicom.dcmread(path) for path in paths if is_dicom(path)]

@@ -91,7 +91,7 @@ def check_patients(divided: Divided, ids: Sequence[str], patients: Sequence[str]
                 )
 
 
-def contradictions(ids: Sequence[str], labels: np.ndarray, checksums: Sequence[str]) -> dict[str, str]:
+def contradictions(ids: Sequence[str], labels: Sequence[int], checksums: Sequence[str]) -> dict[str, str]:
     """The reason to leave each sample out whose content also stands under another label."""
     first: dict[str, int] = {}
     found: dict[str, str] = {}
@@ -127,7 +127,7 @@ def patients_of(ids: Sequence[str], pattern: str) -> list[str]:
 def patients_note(divided: Divided, patients: Sequence[str], noun: str) -> str:
     """How many patients each split has, or that nobody said whose the samples are."""
     if not any(patients):
-        return f"every {noun} is taken as of a patient of its own; --patients tells whose each is"
+        return f"every {noun} is taken as independent of the others; --patients tells which are of one patient"
     counts = {
         split: len({patients[i] for i in members if patients[i]}) + sum(not patients[i] for i in members)
         for split, members in divided.items()
@@ -140,3 +140,8 @@ def counted(items: Iterable[Item], progress: Callable[[int, int], None], start: 
     for done, item in enumerate(items, start + 1):
         progress(done, total)
         yield item
+
+
+def many(count: int, noun: str) -> str:
+    """A number and its noun: "1 file", "2,062 files"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"

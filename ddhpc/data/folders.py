@@ -1,14 +1,22 @@
-"""Folders of files with one sub-folder a class: `<class>/*`, or `train|val|test/<class>/*`."""
+"""Folders of files with one sub-folder a class: `<class>/*`, or `train|val|test/<class>/*`, or other usual names."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ddhpc.data.hdf5 import utf8
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
+
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+"""Names of directories, in any case, that hold the class directories of a split."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +47,8 @@ def scan(folder: Path, endings: tuple[str, ...]) -> Folder:
     Links are followed, but no directory is read twice. Hidden files, other endings and files in no class are
     named in `skipped`. Raises InputError, naming the folder, where there are less than two classes.
     """
-    top = _directories(folder)
-    splits = [split for split in SPLITS if split in top and _directories(folder / split)]
-    if splits and "train" not in splits:
-        raise InputError(f"{folder}: has {splits[0]}/ but no train/ with a directory for each class")
-    parents = [folder / split for split in splits] or [folder]
+    splits = _splits(folder)
+    parents = [folder / name for name in splits] or [folder]
     classes = sorted({name for parent in parents for name in _directories(parent)})
     if len(classes) < 2:
         raise InputError(
@@ -53,7 +58,7 @@ def scan(folder: Path, endings: tuple[str, ...]) -> Folder:
     files, skipped = [], {}
     for path, reason in _walk(folder, endings, set()):
         parts = path.relative_to(folder).parts
-        name = _text("/".join(parts))
+        name = utf8("/".join(parts))
         if not reason and splits and parts[0] not in splits:
             reason = f"outside of {', '.join(splits)}"
         if not reason and len(parts) < (3 if splits else 2):
@@ -61,14 +66,45 @@ def scan(folder: Path, endings: tuple[str, ...]) -> Folder:
         if reason:
             skipped[name] = reason
         else:
-            split, label = (parts[0], parts[1]) if splits else ("", parts[0])
+            split, label = (splits[parts[0]], parts[1]) if splits else ("", parts[0])
             files.append(File(path=path, id=name, split=split, label=classes.index(label)))
-    return Folder(classes=tuple(map(_text, classes)), files=tuple(files), skipped=skipped)
+    return Folder(classes=tuple(map(utf8, classes)), files=tuple(files), skipped=skipped)
 
 
-def _text(name: str) -> str:
-    """UTF-8, which file names need not be and HDF5 strings must."""
-    return name.encode(errors="backslashreplace").decode()
+def _splits(folder: Path) -> dict[str, str]:
+    """The split that each directory with directories in it stands for by its name; none where classes lie on top.
+
+    Raises InputError, naming the folder, where there is none for training, or two for the same split.
+    """
+    split_of = {name: split for split in SPLITS for name in SPLIT_NAMES[split]}
+    found: dict[str, str] = {}
+    for name in _directories(folder):
+        split = split_of.get(name.lower())
+        if split and _directories(folder / name):
+            other = next((each for each in found if found[each] == split), None)
+            if other:
+                raise InputError(f"{folder}: has {other}/ and {name}/, both for {split}; expected one of them")
+            found[name] = split
+    if found and "train" not in found.values():
+        raise InputError(f"{folder}: has {next(iter(found))}/ but no train/ with a directory for each class")
+    return dict(sorted(found.items(), key=lambda item: SPLITS.index(item[1])))
+
+
+def check_levels(folder: Path, names: Iterable[str], classes: Sequence[str]) -> None:
+    """InputError where files lie in the same directories of all classes: those may be the classes, and these splits.
+
+    `names` are paths relative to the folder, of files in it, which has no splits.
+    """
+    below: dict[str, set[str]] = {name: set() for name in classes}
+    for name in names:
+        top, *inner = name.split("/")
+        below[top].add(inner[0] if len(inner) > 1 else "")
+    first = below[classes[0]]
+    if len(first) > 1 and "" not in first and all(each == first for each in below.values()):
+        raise InputError(
+            f"{folder}: its directories {', '.join(classes)} all hold the same ones, {', '.join(sorted(first))}; "
+            "expected <class>/* or train|val|test/<class>/*: name the splits so, or move the files to their classes"
+        )
 
 
 def _directories(folder: Path) -> list[str]:

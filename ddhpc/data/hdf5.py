@@ -69,6 +69,11 @@ def text(values: Sequence[str], length: int = 0) -> np.ndarray:
     return np.array(data, dtype=h5py.string_dtype("utf-8", length or max([1, *map(len, data)])))
 
 
+def utf8(text: str) -> str:
+    """A text fit for HDF5 and for terminals: bytes of file names that are not UTF-8 are escaped."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def decoded(stored: h5py.Dataset) -> list[str]:
     """The strings of a dataset of fixed-length UTF-8 [n]."""
     return [value.decode() for value in stored[...].tolist()]

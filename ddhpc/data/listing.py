@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ddhpc.data import nifti
 from ddhpc.data.dicom import is_dicom
-from ddhpc.data.folders import scan
+from ddhpc.data.folders import check_levels, scan
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
 
@@ -107,6 +107,8 @@ def _folder(source: Path) -> Listing:
             whole = file.path.name.lower().endswith(nifti.ENDINGS)
             path, name = (file.path, file.id) if whole else (file.path.parent, file.id.rpartition("/")[0])
             samples[name] = Sample(path=path, id=name, label=scanned.classes[file.label], split=file.split)
+    if samples and not any(sample.split or os.path.isdir(sample.path) for sample in samples.values()):
+        check_levels(source, samples, scanned.classes)
     return Listing(classes=scanned.classes, samples=tuple(samples.values()), skipped=skipped, bad=bad)
 
 

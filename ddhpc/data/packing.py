@@ -13,7 +13,7 @@ import numpy as np
 
 from ddhpc import __version__
 from ddhpc.data.chunks import choose_chunks
-from ddhpc.data.hdf5 import check_output, text, writing
+from ddhpc.data.hdf5 import check_output, text, utf8, writing
 from ddhpc.data.packed import FORMAT, FORMAT_VERSION, SPLITS, Packed, check_labels, describe
 from ddhpc.errors import InputError
 
@@ -57,7 +57,7 @@ def write_packed(
         file.attrs["format_version"] = FORMAT_VERSION
         file.attrs["created"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
         file.attrs["ddhpc_version"] = __version__
-        file.attrs["source"] = source
+        file.attrs["source"] = utf8(source)
         file["classes"] = text(classes)
         file["skipped"] = text(skipped)
         for name in SPLITS:

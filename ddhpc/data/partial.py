@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from math import prod
@@ -28,7 +29,10 @@ from ddhpc.data.hdf5 import reason
 from ddhpc.errors import InputError
 
 IDENTITY = "identity.json"
-ENDINGS = (IDENTITY, ".index", ".data")
+UNFINISHED = f"{IDENTITY}.part"
+MADE_BY = "ddhpc prepare"
+OURS = re.compile(r"[0-9a-f]+-[a-z]+-\d{5,}\.(index|data)")
+"""Names of the files of a stage, a session and a rank."""
 
 
 class Named(Protocol):
@@ -129,7 +133,8 @@ class Partial:
 
         def whole() -> T:
             value = write()
-            shutil.rmtree(self.directory, ignore_errors=True)
+            with suppress(OSError):  # the output is whole; what stays is removed with the next one
+                _remove(self.directory)
             return value
 
         self.crew.together(lambda: None)  # the others may still be reading what rank 0 removes
@@ -157,20 +162,21 @@ def open_partial(output: Path, crew: Crew, samples: Sequence[Named], **options: 
     directory = output.with_name(f"{output.name}.partial")
 
     def begin() -> str:
-        identity = {"version": __version__, "options": repr(options), "source": _digest(samples)}
+        identity = {"made_by": MADE_BY, "version": __version__, "options": repr(options), "source": _digest(samples)}
         try:
             changed = _changes(directory, identity)
             if changed:
-                foreign = [path.name for path in directory.iterdir() if not path.name.endswith(ENDINGS)]
-                if foreign:
+                if foreign := _foreign(directory):
                     raise InputError(
-                        f"--output {output}: {directory} holds {foreign[0]}; expected no such directory, or what an "
+                        f"--output {output}: {directory} {foreign}; expected no such directory, or what an "
                         "interrupted `prepare` left there"
                     )
                 crew.say(f"{directory}: {' and '.join(changed)} changed since; starting anew")
-                shutil.rmtree(directory)
+                _remove(directory)
             directory.mkdir(exist_ok=True)
-            (directory / IDENTITY).write_text(json.dumps(identity))
+            unfinished = directory / UNFINISHED
+            unfinished.write_text(json.dumps(identity))
+            unfinished.replace(directory / IDENTITY)
         except OSError as error:
             raise InputError(f"--output {output}: {directory} cannot be written: {reason(error)}") from error
         return "\n".join([f"{time.time_ns():x}", *sorted(path.name for path in directory.glob("*.index"))])
@@ -185,6 +191,31 @@ def open_partial(output: Path, crew: Crew, samples: Sequence[Named], **options: 
     return store
 
 
+def _foreign(directory: Path) -> str:
+    """Why a directory is not one that `prepare` made and may remove; empty where it is."""
+    if not directory.is_dir() or directory.is_symlink():
+        return "is no directory of its own"
+    names = {path.name for path in directory.iterdir()}
+    journals = {name for name in names if OURS.fullmatch(name)}
+    others = sorted(names - journals - {IDENTITY, UNFINISHED})
+    if others:
+        return f"holds {others[0]}"
+    try:
+        made_by = json.loads((directory / IDENTITY).read_text())["made_by"]
+    except FileNotFoundError:  # of a process that was killed at its beginning or end
+        return ""
+    except (ValueError, TypeError, KeyError):
+        made_by = MADE_BY if journals else ""
+    return "" if made_by == MADE_BY else f"holds an {IDENTITY} that is not of `prepare`"
+
+
+def _remove(directory: Path) -> None:
+    """Remove a directory that `prepare` made, what tells so last, so that an interrupted removal goes on."""
+    for path in sorted(directory.iterdir(), key=lambda path: path.name == IDENTITY):
+        path.unlink()
+    directory.rmdir()
+
+
 def _changes(directory: Path, identity: Mapping[str, str]) -> list[str]:
     """Names of what differs from the identity in the directory; nothing where there is no directory."""
     if not directory.exists():
@@ -193,20 +224,25 @@ def _changes(directory: Path, identity: Mapping[str, str]) -> list[str]:
         found = json.loads((directory / IDENTITY).read_text())
     except (FileNotFoundError, ValueError):
         return ["something"]
+    if not isinstance(found, dict):
+        return ["something"]
     return [name for name, value in identity.items() if found.get(name) != value]
 
 
 def _digest(samples: Sequence[Named]) -> str:
-    """Of names, sizes and times of change of all files."""
+    """Of names, sizes and times of change of all files; a broken link has none of these."""
     digest = sha256()
     for sample in samples:
         files = sorted(sample.path.iterdir()) if sample.path.is_dir() else [sample.path]
         for file in files:
             try:
                 status = os.stat(file)
+                found = f"{status.st_size}\0{status.st_mtime_ns}"
+            except FileNotFoundError:
+                found = "missing"
             except OSError as error:
                 raise InputError(f"{file}: cannot be read: {reason(error)}") from error
-            digest.update(f"{sample.id}\0{file.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            digest.update(f"{sample.id}\0".encode() + os.fsencode(file.name) + f"\0{found}\n".encode())
     return digest.hexdigest()
 
 

@@ -114,7 +114,7 @@ def prepare_volumes(
     facts = {name: VolumeFacts(**record.facts) for name, record in decoded.items() if name not in bad}
     samples = [sample for sample in listing.samples if sample.id in facts]
     twofold = contradictions(
-        [s.id for s in samples], _labels(listing, samples), [facts[s.id].checksum for s in samples]
+        [s.id for s in samples], _labels(listing, samples).tolist(), [facts[s.id].checksum for s in samples]
     )
     _stop_at(source, twofold, on_error)
     samples = _with_patients([sample for sample in samples if sample.id not in twofold], facts)
@@ -141,7 +141,7 @@ def prepare_volumes(
         "same content under two labels": twofold,
         "copy of a volume of an earlier split": copies,
     }
-    notes += [f"{len(names)} left out: {reason}" for reason, names in left_out.items() if names]
+    notes += [f"{len(names):,} left out: {reason}" for reason, names in left_out.items() if names]
 
     total = count + sum(map(len, divided.values()))
     order = [decoded[ids[i]] for members in divided.values() for i in members]

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from ddhpc.data.division import many
 from ddhpc.data.images import Prepared
 from ddhpc.progress import console, is_terminal
 from ddhpc.report.numbers import by, mebibytes
@@ -24,7 +25,7 @@ def progress_of(task: str, *, shown: bool = True) -> Iterator[Callable[[int, int
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TaskProgressColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console(), disable=not (shown and is_terminal()), transient=True) as bar:
@@ -36,7 +37,7 @@ def progress_of(task: str, *, shown: bool = True) -> Iterator[Callable[[int, int
             bar.update(row, completed=done, total=total)
             if shown and bar.disable and 10 * done // total > printed:
                 printed = 10 * done // total
-                print(f"  {task}: {done:,} of {total:,} steps", flush=True)
+                print(f"  {task}: {done / total:.0%}", flush=True)
 
         yield advance
 
@@ -53,7 +54,7 @@ def print_prepared(prepared: Prepared, output: Path) -> None:
     for note in prepared.notes:
         print(f"  {note}")
     if prepared.skipped:
-        print(f"  {len(prepared.skipped)} files left out (all are named in /skipped of the packed file):")
+        print(f"  {many(len(prepared.skipped), 'file')} left out (all are named in /skipped of the packed file):")
         for name, reason in list(prepared.skipped.items())[:SHOWN_FILES]:
             print(f"    {name}: {reason}")
         if len(prepared.skipped) > SHOWN_FILES:

@@ -200,11 +200,11 @@ def test_copies_of_training_images_are_left_out(tree, tmp_path, monkeypatch):
     for path in tree.glob("*/*/*.png"):
         link = tmp_path / "in" / path.relative_to(tree)
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(tree / "train/cat/0005.png" if path == tree / "test/dog/0001.png" else path)
+        link.symlink_to(tree / "train/cat/0005.png" if path == tree / "test/cat/0001.png" else path)
     write_batches(tmp_path / BATCHES, tmp_path / "in", monkeypatch)
     prepared = prepare(tmp_path, tmp_path / "b.h5")
-    assert prepared.skipped == {"test/dog/0001": "copy of train/cat/0005"}
-    assert "1 images left out: copy of an image of an earlier split" in prepared.notes
+    assert prepared.skipped == {"test/cat/0001": "copy of train/cat/0005"}
+    assert "1 file left out: copy of an image of an earlier split" in prepared.notes
     assert_same(prepare(tmp_path / "in", tmp_path / "t.h5"), prepared)
 
 

@@ -12,9 +12,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from ddhpc.data.decode import common_mode, endings, examine, pixels
+from ddhpc.data import decode
+from ddhpc.data.decode import Target, common_mode, endings, examine
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
+
+
+def pixels(
+    path: Path, mode: decode.Mode, size: tuple[int, int], resize: decode.Resize, white: int = 65535
+) -> np.ndarray:
+    return decode.pixels(path, Target(mode=mode, white=white, size=size, resize=resize))
 
 
 def save(path: Path, image: Image.Image, **options) -> Path:
@@ -104,7 +111,7 @@ def test_sixteen_bits_are_kept(tmp_path, name):
     deep = pixels(path, "16-bit grey", (16, 16), "crop")
     assert deep.dtype == np.uint16
     assert np.array_equal(deep[0], array)
-    assert np.array_equal(pixels(path, "colour", (16, 16), "crop")[1], array >> 8)
+    assert np.array_equal(pixels(path, "colour", (16, 16), "crop")[1], np.rint(array / 257))
     shallow = save(tmp_path / "8.png", Image.new("L", (4, 4), 255))
     assert pixels(shallow, "16-bit grey", (4, 4), "crop")[0, 0, 0] == 65535
 
@@ -121,6 +128,27 @@ def test_sixteen_bits_are_resized_like_eight(tmp_path):
 def test_resized_sixteen_bits_are_rounded(tmp_path):
     path = save(tmp_path / "x.png", Image.fromarray(np.array([[1000, 1001, 1001]], np.uint16)))
     assert pixels(path, "16-bit grey", (1, 1), "stretch").item() == 1001
+
+
+@pytest.mark.parametrize(
+    ("largest", "expected"),
+    [(0, 255), (255, 255), (256, 511), (1000, 1023), (4000, 4095), (4095, 4095), (4096, 8191), (65535, 65535)],
+)
+def test_white_is_the_largest_value_of_as_many_bits(largest, expected):
+    assert decode.white(largest) == expected
+
+
+def test_twelve_bits_have_the_grey_of_eight(tmp_path):
+    """The same gradient as 8-bit PNG and, as an export from DICOM has it, with 12 bits in 16."""
+    gradient = np.linspace(0, 1, 256).reshape(16, 16)
+    shallow = save(tmp_path / "8.png", Image.fromarray(np.rint(gradient * 255).astype(np.uint8)))
+    deep = save(tmp_path / "12.png", Image.fromarray(np.rint(gradient * 4095).astype(np.uint16)))
+    assert examine(deep).largest == 4095
+    eight, twelve = (pixels(path, "colour", (16, 16), "crop", 4095)[0] for path in (shallow, deep))
+    np.testing.assert_allclose(twelve.astype(int), eight, atol=1)
+    eight, twelve = (pixels(path, "16-bit grey", (16, 16), "crop", 4095)[0] for path in (shallow, deep))
+    assert twelve.max() == eight.max() == 4095
+    np.testing.assert_allclose(twelve.astype(int), eight, atol=9)
 
 
 @pytest.mark.parametrize(

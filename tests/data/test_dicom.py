@@ -175,7 +175,7 @@ def test_one_patient_for_all_series_tells_nothing(tmp_path):
     for i in range(8):
         write_series(tmp_path / f"in/{'ab'[i % 2]}/S{i}", hounsfield(i), PatientID="anonymous")
     prepared = prepare_volumes(tmp_path / "in", tmp_path / "x.h5")
-    assert any(note.startswith("every volume is taken as of a patient of its own") for note in prepared.notes)
+    assert any(note.startswith("every volume is taken as independent") for note in prepared.notes)
 
 
 def test_compressed_slices(tmp_path):

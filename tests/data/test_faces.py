@@ -66,7 +66,7 @@ def test_only_frames_are_packed_and_the_rest_is_counted(faces):
         "3 files left out: marked as bad by its name",
         "3 files left out: list of frames",
         "3 files left out: log",
-        "1 files left out: other kind of file by its name",
+        "1 file left out: other kind of file by its name",
     }
     with h5py.File(packed.path) as file:
         stored = file["skipped"].asstr()[...].tolist()
@@ -111,7 +111,7 @@ def test_names_that_do_not_tell_the_light(faces, name):
     reason = "does not tell the light; expected a name as yaleB01_P00A+035E-20.pgm"
     prepared = prepare(faces, split="light")
     assert prepared.skipped[f"yaleB01/{name}"] == reason
-    assert f"1 files left out: {reason}" in prepared.notes
+    assert f"1 file left out: {reason}" in prepared.notes
     assert sum(prepared.packed.samples.values()) == 36
     with pytest.raises(InputError, match=re.escape(f"yaleB01/{name}: {reason}; --on-error skip")):
         prepare(faces, on_error="stop")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from zlib import crc32
@@ -98,7 +99,7 @@ def test_grey_images_stay_grey_until_one_has_colour(tmp_path):
     prepared = prepare(tmp_path / "in", size=(16, 8))
     assert prepared.packed.channels == 3
     assert "crop from 2 sizes between 12x10 and 20x30 to 16x8" in prepared.notes
-    assert "9 images were smaller and are enlarged" in prepared.notes
+    assert "9 images were smaller and enlarged" in prepared.notes
     assert any("RGB 1" in note and "L 16" in note for note in prepared.notes)
 
 
@@ -212,16 +213,102 @@ def test_copies_in_later_splits_are_left_out(folder):
             draw(given / split / name / "own.png")
     draw(given / "val/ape/more.png")
     content = (given / "train/ape/own.png").read_bytes()
-    (given / "train/bee/again.png").write_bytes(content)
-    (given / "val/bee/copy.png").write_bytes(content)
+    (given / "train/ape/again.png").write_bytes(content)
+    Image.open(given / "train/ape/own.png").save(given / "val/ape/copy.bmp")
     (given / "test/ape/copy.png").write_bytes((given / "val/ape/more.png").read_bytes())
     prepared = prepare(given)
     assert prepared.skipped == {
         "test/ape/copy.png": "copy of val/ape/more.png",
-        "val/bee/copy.png": "copy of train/bee/again.png",
+        "val/ape/copy.bmp": "copy of train/ape/own.png",
     }
     assert prepared.packed.samples == {"train": 3, "val": 3, "test": 2}
     assert "2 files left out: copy of an image of an earlier split" in prepared.notes
+
+
+def test_the_same_image_under_two_labels_is_named(folder):
+    Image.open(folder / "ape/1.png").save(folder / "bee/other.tif")
+    assert prepare(folder).skipped == {
+        "ape/1.png": "same content as bee/other.tif, which has another label",
+        "bee/other.tif": "same content as ape/1.png, which has another label",
+    }
+    with pytest.raises(InputError, match="ape/1.png: same content as bee/other.tif, which has another label"):
+        prepare(folder, on_error="stop")
+
+
+@pytest.mark.parametrize(
+    "names", [("Training", "valid", "Testing"), ("TRAIN", "Validation", "test"), ("train", "dev", "Test")]
+)
+def test_split_directories_by_other_names(folder, names):
+    for split in names:
+        for kind in ("ape", "bee"):
+            draw(folder.parent / "given" / split / kind / "own.png")
+    packed = prepare(folder.parent / "given").packed
+    assert packed.classes == ("ape", "bee")
+    assert packed.samples == {"train": 2, "val": 2, "test": 2}
+    for split, name in zip(("train", "val", "test"), names, strict=True):
+        assert packed.ids(split) == [f"{name}/ape/own.png", f"{name}/bee/own.png"]
+
+
+def test_two_directories_for_a_split_are_refused(folder):
+    for split in ("train", "val", "Validation"):
+        draw(folder.parent / "given" / split / "ape/own.png")
+    with pytest.raises(InputError, match="given: has Validation/ and val/, both for val; expected one of them"):
+        prepare(folder.parent / "given")
+
+
+def test_a_level_that_is_neither_split_nor_class_is_refused(folder):
+    for part in ("fold1", "fold2"):
+        for kind in ("ape", "bee"):
+            for i in range(6):
+                draw(folder.parent / "given" / part / kind / f"{i}.png")
+    with pytest.raises(InputError, match="its directories fold1, fold2 all hold the same ones, ape, bee; expected"):
+        prepare(folder.parent / "given")
+    draw(folder.parent / "given/fold1/own.png")
+    assert prepare(folder.parent / "given").packed.classes == ("fold1", "fold2")
+
+
+def test_twelve_bits_beside_colour_keep_their_grey(folder):
+    for i, path in enumerate(sorted(folder.glob("*/*.png"))):
+        grey = np.random.default_rng(i).integers(0, 4096, (12, 10)).astype(np.uint16)
+        grey[0, 0] = 4095
+        Image.fromarray(grey).save(path)
+    Image.fromarray(np.full((12, 10, 3), (255, 0, 0), np.uint8)).save(folder / "ape/colour.png")
+    prepared = prepare(folder, size=(12, 10))
+    assert "4,095 of I;16 taken as white, as 255 of the others" in prepared.notes
+    assert any(re.search(r"modes of the files: I;16 \d+ \(up to 4,095\), RGB 1", note) for note in prepared.notes)
+    packed = prepared.packed
+    for split in packed.splits:
+        for name, image in zip(packed.ids(split), packed.read(split, (slice(None),) * 2), strict=True):
+            if name != "ape/colour.png":
+                expected = np.asarray(Image.open(folder / name)) / 4095 * 255
+                np.testing.assert_allclose(image[1], expected, atol=0.51)
+
+
+def test_a_pattern_tells_the_patients(folder):
+    for i in range(24):
+        draw(folder.parent / f"given/{'ab'[i % 2]}/p{i // 4}_{i}.png")
+    prepared = prepare(folder.parent / "given", patients=r"p(\d+)_", val_fraction=0.2, test_fraction=0.2)
+    packed = prepared.packed
+    homes = [{name.split("_")[0][2:] for name in packed.ids(split)} for split in packed.splits]
+    assert sum(map(len, homes)) == len(set.union(*homes)) == 6
+    assert f"patients: {len(homes[0])} train, {len(homes[1])} val, {len(homes[2])} test" in prepared.notes
+
+
+@pytest.mark.parametrize("where", ["file", "class", "folder"])
+def test_names_that_are_not_utf8(folder, where):
+    bad = os.fsdecode(b"bad\xff")
+    if where == "file":
+        os.rename(folder / "ape/1.png", folder / f"ape/{bad}.png")
+    elif where == "class":
+        os.rename(folder / "ape", folder / bad)
+    else:
+        folder = folder.rename(folder.parent / bad)
+    packed = prepare(folder).packed
+    names = [name for split in packed.splits for name in packed.ids(split)]
+    escaped = "bad\\udcff"
+    assert any(escaped in name for name in names) == (where != "folder")
+    assert (escaped in packed.classes) == (where == "class")
+    assert (escaped in packed.source) == (where == "folder")
 
 
 def test_progress_counts_every_file_three_times(folder):
@@ -274,10 +361,11 @@ def test_an_existing_output_is_kept_unless_asked(folder):
 
 def test_a_class_without_readable_training_images_is_named(folder):
     (folder / "cat").mkdir()
-    (folder / "cat/1.png").write_text("no image")
+    for i in range(3):
+        (folder / f"cat/{i}.png").write_text("no image")
     (folder / "ape/1.txt").write_text("stray")
     with pytest.raises(
-        InputError, match=r"in: class 'cat' has no training images; expected at least one; cat/1.png: not an image"
+        InputError, match=r"in: class 'cat' has no training images; expected at least one; cat/0.png: not an image"
     ):
         prepare(folder)
 

@@ -160,6 +160,24 @@ def test_a_directory_of_somebody_else_is_left_alone(numbers, tmp_path):
     assert (tmp_path / "x.h5.partial/thesis.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", "not JSON", '{"made_by": "another program"}'])
+def test_an_identity_of_somebody_else_is_left_alone(numbers, tmp_path, content):
+    (tmp_path / "x.h5.partial").mkdir()
+    (tmp_path / "x.h5.partial/identity.json").write_text(content)
+    with pytest.raises(InputError, match=r"x.h5.partial holds an identity.json that is not of `prepare`; expected no"):
+        opened(numbers)
+    assert (tmp_path / "x.h5.partial/identity.json").read_text() == content
+
+
+def test_a_link_to_a_directory_elsewhere_is_left_alone(numbers, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/1-read-00000.data").write_text("mine")
+    (tmp_path / "x.h5.partial").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="x.h5.partial is no directory of its own"):
+        opened(numbers)
+    assert (tmp_path / "elsewhere/1-read-00000.data").exists()
+
+
 def test_an_output_where_nothing_can_be_written_is_named(numbers, tmp_path):
     (tmp_path / "x.h5.partial").write_text("a file")
     with pytest.raises(InputError, match=r"--output .*x.h5: .*x.h5.partial cannot be written: Not a directory"):

@@ -678,7 +678,10 @@ def test_a_pattern_tells_the_patients(tmp_path):
 
 
 def test_without_patients_that_is_said(folder):
-    assert "every volume is taken as of a patient of its own; --patients tells whose each is" in prepare(folder).notes
+    assert (
+        "every volume is taken as independent of the others; --patients tells which are of one patient"
+        in prepare(folder).notes
+    )
 
 
 def test_too_few_volumes_are_found_before_any_is_read(folder):
