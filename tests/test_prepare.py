@@ -94,7 +94,7 @@ def test_values_of_another_kind_are_named(words):
     [
         (["prepare", "imagse"], "prepare imagse: unknown kind, did you mean images"),
         (["prepare", "images", "x", "--output", "y.h5"], "^--size: missing; expected it, --help explains it$"),
-        (["prepare", "images", "--size", "8", "8"], "^--output: missing; expected it, --help explains it$"),
+        (["prepare", "images", "--size", "8", "8"], "^FOLDER, --output: missing; expected it, --help explains it$"),
         (["prepare", "images", "x", "--output", "y.h5", "--size", "8"], "--size"),
         (["prepare", "images", "x", "--sise", "8", "8"], "--sise: unknown option, did you mean --size"),
         (["prepare", "faces", "x", "--output", "y.h5", "--split", "dark"], "--split.*random.*light"),
