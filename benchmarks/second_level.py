@@ -81,7 +81,7 @@ def measure(comm, subdomains: int, given: argparse.Namespace, directory: Path) -
     slabs = {f"{split}/decision": made_up(mine, labels[split], given.classes) for split in SPLITS}
     slabs |= {f"{split}/accuracy": accuracy(slabs[f"{split}/decision"], labels[split]) for split in SPLITS}
     layout = results.Layout(
-        attributes={},
+        attributes={"job": ""},
         classes=tuple(map(str, range(given.classes))),
         decomposition=windows((side, side), (side, side)),
         grid=(side, side),
@@ -113,7 +113,9 @@ def measure(comm, subdomains: int, given: argparse.Namespace, directory: Path) -
             with clock("finish"):
                 spent = np.zeros((comm.size, len(results.PHASES)))
                 there = coarse.present(gathered["val"])
-                results.finish(directory, present=there, solution=solution, labels=labels, timing={}, spent=spent)
+                results.finish(
+                    directory, job="", present=there, solution=solution, labels=labels, timing={}, spent=spent
+                )
         runtime.together(comm, lambda: None)
     if comm.rank != 0:
         return ""

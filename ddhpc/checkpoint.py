@@ -1,5 +1,7 @@
 """A subdomain's state on disk: replaced atomically, checked by a checksum, the last two kept, nothing executable.
 
+Each holds the fingerprint of the run that made it (`results.identity`), and no other run takes it for its own.
+
 torch is imported by saving and loading, not by `import ddhpc.checkpoint`: `verify` does without.
 """
 
@@ -8,31 +10,40 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from ddhpc.data.hdf5 import replace
+from ddhpc.errors import InputError
 
 DIGEST_BYTES = 32
+RUN = "run"
+FOLDER = "checkpoints"
+PHASES = ("", "coherent")
+"""Of a training that keep checkpoints, "" that of the local CNNs."""
+NAME = re.compile(r"\d{5,}\.(pt|previous|part)")
 
 
 def path(directory: Path, subdomain: int, phase: str = "") -> Path:
     """Where a run directory keeps the checkpoint of a subdomain, of a later phase than its own training if named."""
-    return directory / "checkpoints" / phase / f"{subdomain:05}.pt"
+    return directory / FOLDER / phase / f"{subdomain:05}.pt"
 
 
-def save(file: Path, state: dict[str, Any]) -> None:
+def save(file: Path, state: dict[str, Any], run: str) -> None:
     """Replace a checkpoint and keep the one before it, ending in `.previous`; OSError leaves both as they are.
 
     Args:
         file: of the checkpoint; its directory is made.
         state: tensors, numbers, strings, and lists and dictionaries of them.
+        run: fingerprint of the run.
     """
     import torch
 
     payload = io.BytesIO()
-    torch.save(state, payload)
+    torch.save({**state, RUN: run}, payload)
     data = payload.getbuffer()
     part = file.with_suffix(".part")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -50,8 +61,11 @@ def save(file: Path, state: dict[str, Any]) -> None:
     replace(part, file)
 
 
-def load(file: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """The newest checkpoint that is whole, None without one; and a line for each that is damaged."""
+def load(file: Path, run: str) -> tuple[dict[str, Any] | None, list[str]]:
+    """The newest checkpoint that is whole, None without one; and a line for each that is damaged.
+
+    Raises InputError for a whole one of another run than that with the fingerprint `run`.
+    """
     import torch
 
     damaged: list[str] = []
@@ -60,7 +74,15 @@ def load(file: Path) -> tuple[dict[str, Any] | None, list[str]]:
             continue
         data = candidate.read_bytes()
         if _is_whole(data):
-            state: dict[str, Any] = torch.load(io.BytesIO(data[DIGEST_BYTES:]), weights_only=True)
+            try:
+                state = torch.load(io.BytesIO(data[DIGEST_BYTES:]), weights_only=True)
+            except (RuntimeError, ValueError, EOFError, UnpicklingError):
+                state = None
+            if not isinstance(state, dict) or state.pop(RUN, None) != run:
+                raise InputError(
+                    f"{candidate}: is of another run than this one; expected another --output, or --overwrite to start "
+                    "anew"
+                )
             return state, damaged
         damaged.append(_complaint(candidate))
     return None, damaged
@@ -75,6 +97,29 @@ def verify(directory: Path) -> list[str]:
             if not _is_whole(file.read_bytes()):
                 damaged.append(_complaint(file))
     return damaged
+
+
+def foreign(directory: Path) -> str:
+    """The first entry among the checkpoints of a directory whose name is none of ours; empty if there is none."""
+    for phase in PHASES:
+        folder = directory / FOLDER / phase
+        if os.path.lexists(folder) and not folder.is_dir():
+            return str(folder.relative_to(directory))
+        for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if not NAME.fullmatch(entry.name) and not (phase == "" and entry.name in PHASES):
+                return str(entry.relative_to(directory))
+    return ""
+
+
+def remove_all(directory: Path) -> None:
+    """Remove the checkpoints of a directory, and nothing else; OSError where that cannot be."""
+    for phase in reversed(PHASES):
+        folder = directory / FOLDER / phase
+        for entry in folder.glob("*") if folder.is_dir() else ():
+            if NAME.fullmatch(entry.name):
+                entry.unlink()
+        if phase and folder.is_dir() and not folder.is_symlink():
+            folder.rmdir()
 
 
 def step_back(file: Path) -> None:

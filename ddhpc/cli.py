@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def train(argv: list[str], started: float) -> None:
     ranks, only = runtime.launched_size(), command.options.subdomain
     if only is not None and (ranks > 1 or command.options.output is None):
         raise InputError(f"--subdomain {only}: expected one process, without mpirun, and --output DIR that all share")
-    say(f"ddhpc {__version__}: recipe {command.name}, starting {ranks} rank{'s' * (ranks > 1)} (loading MPI and torch)")
+    say(f"ddhpc {__version__}: {command.title}, starting {ranks} rank{'s' * (ranks > 1)} (loading MPI and torch)")
 
     # From here on a signal waits for the first step, so that none is lost while torch is loaded.
     with runtime.StopRequest(command.config.run.stop_signal) as request:
@@ -116,30 +117,38 @@ def solve(command: Command, request: runtime.StopRequest, started: float) -> Non
 
     # These load torch, for which wrong data or a wrong grid need not wait.
     from ddhpc import train as method
-    from ddhpc.provenance import identity
     from ddhpc.report.run import print_run, problem_line
-    from ddhpc.results import run_directory
+    from ddhpc.results import begin, check_alike, identity, lock, run_directory
 
     place = runtime.together(comm, partial(runtime.place, comm, command.config.run))
 
+    options, run = command.options, identity(problem.config, problem.packed.digest)
+    check_alike(comm, place.host, run)
+
     def make_directory() -> str:
-        if comm.rank != 0:
-            return ""
-        options = command.options
-        return str(run_directory(command.name, options.output, options.overwrite, identity(problem)))
+        return str(run_directory(command.name, options.output)) if comm.rank == 0 else ""
 
     directory = Path(runtime.broadcast_text(comm, runtime.together(comm, make_directory)))
-    say(f"{problem_line(problem)}\n{place.line(comm.size)}\nrun directory {directory}")
-    if kept := len(list(directory.glob("checkpoints/*.pt"))):
-        say(f"continuing: {kept} of {problem.subdomains} subdomains have a checkpoint")
-    try:
-        if only is not None:
-            method.train_subdomain(problem, only, directory, comm, place, request)
-            say(f"subdomain {only} is done")
-            return
-        method.train(problem, directory, comm, place, request, startup=time.perf_counter() - started)
-    except Stopped as stop:
-        raise Stopped(f"{stop}; checkpoints are made, continue with the same command, --output {directory}") from stop
+    with ExitStack() as held:
+
+        def enter() -> None:
+            if comm.rank == 0:
+                held.enter_context(lock(directory, time.time() - (time.perf_counter() - started), only, say))
+                begin(directory, run, options.overwrite)
+
+        runtime.together(comm, enter)
+        say(f"{problem_line(problem)}\n{place.line(comm.size)}\nrun directory {directory}")
+        if kept := len(list(directory.glob("checkpoints/*.pt"))):
+            say(f"continuing: {kept} of {problem.subdomains} subdomains have a checkpoint")
+        try:
+            if only is not None:
+                method.train_subdomain(problem, only, directory, comm, place, request)
+                say(f"subdomain {only} is done")
+                return
+            method.train(problem, directory, comm, place, request, startup=time.perf_counter() - started)
+        except Stopped as stop:
+            same = "the same command without --overwrite" if options.overwrite else "the same command"
+            raise Stopped(f"{stop}; checkpoints are made, continue with {same}, --output {directory}") from stop
     if comm.rank == 0:
         print_run(directory)
 
@@ -153,6 +162,8 @@ def plan(argv: list[str], started: float) -> None:
     if command.options.print_config:
         say(command.config.to_yaml().rstrip())
         return
+    if command.options.ranks is not None and command.options.ranks < 1:
+        raise InputError(f"--ranks {command.options.ranks}: expected at least 1")
     ranks = command.options.ranks or (runtime.launched_size() if runtime.launched_size() > 1 else None)
 
     from ddhpc.problem import open_problem

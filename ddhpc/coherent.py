@@ -139,7 +139,7 @@ class CnnDnn:
         cnn = local_cnn(self.job, subdomain)
         if self.problem.config.coherent.start == "transfer":
             file = checkpoint.path(self.job.directory, subdomain)
-            state, _ = checkpoint.load(file)
+            state, _ = checkpoint.load(file, self.job.run)
             if state is None or "solved" not in state:
                 raise InputError(f"{file}: expected the trained local CNN; start the same command again")
             cnn.load_state_dict(state["cnn"])
@@ -198,7 +198,7 @@ class CnnDnn:
         """Keep all networks of this rank at this step."""
         for number, member in self.members.items():
             with file_system(self._file(number)):
-                checkpoint.save(self._file(number), {**member.state(), "tally": asdict(tally)})
+                checkpoint.save(self._file(number), {**member.state(), "tally": asdict(tally)}, self.job.run)
 
     def restore(self) -> Tally:
         """Go on from the newest step that all ranks have kept; collective.
@@ -221,7 +221,7 @@ class CnnDnn:
 
     def _load(self, number: int) -> State:
         """The newest checkpoint of a network; without one, a tally of no steps alone."""
-        state, damaged = checkpoint.load(self._file(number))
+        state, damaged = checkpoint.load(self._file(number), self.job.run)
         for line in damaged:
             runtime.warn(f"{line}; going on from the one before it, if any")
         return state or {"tally": asdict(Tally())}

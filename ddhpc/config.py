@@ -12,6 +12,9 @@ from ddhpc.errors import InputError
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "fashion_mnist"
+CODE = ("ddhpc_version", "git_commit")
+IDENTITY = ("data_digest", *CODE)
+"""What stands beside the sections where a run keeps all that its results depend on, in `run.yaml`."""
 
 
 def _require(condition: bool, option: str, value: object, expected: str) -> None:

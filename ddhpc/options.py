@@ -16,11 +16,14 @@ from typing import Any, get_args, get_origin
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from ddhpc import runtime
-from ddhpc.config import DEFAULT_RECIPE, SECTIONS, Config, recipe_names, recipe_path
+from ddhpc.config import DEFAULT_RECIPE, IDENTITY, SECTIONS, Config, Data, recipe_names, recipe_path
 from ddhpc.errors import InputError
+from ddhpc.yaml_file import read_yaml
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
+SIMILAR = 0.75
+"""From which on a word is taken for another one mistyped."""
 OPTION = re.compile(r"--?[A-Za-z].*")
 """A word that is an option, not a value, be it a negative number."""
 
@@ -31,7 +34,9 @@ class Command:
 
     config: Config
     name: str
-    """Of the recipe or configuration file."""
+    """For the run directory: of the data, or of the configuration file."""
+    title: str
+    """What is trained, for a person: the recipe or configuration file, and the data where they are others."""
     options: Any
 
 
@@ -109,22 +114,59 @@ def configure(argv: list[str], parser: ArgumentParser) -> Command:
     recipe, config_file = _value(argv, "--recipe"), _value(argv, "--config")
     if recipe and config_file:
         raise InputError(f"--recipe {recipe} and --config {config_file}: expected one of the two")
-    file = config_file or str(recipe_path(recipe or DEFAULT_RECIPE))
+    chosen = _read(Path(config_file)) if config_file else _recipe(recipe or DEFAULT_RECIPE)
     try:
-        options = parse(parser, [f"--config={file}", *argv])
+        options = parse(parser, [f"--config={json.dumps(chosen)}", *_without(argv, "--config")])
     except InputError as error:
-        raise InputError(
-            str(error) if str(error).startswith(("--", "argument --")) else f"--config {file}: {error}"
-        ) from error
+        named = str(error).startswith(("--", "argument --")) or not config_file
+        raise InputError(str(error) if named else f"--config {config_file}: {error}") from error
     sections = parser.instantiate(options)
     config = Config(**{name: sections[name] for name in SECTIONS})
-    return Command(config=config, name=Path(file).stem, options=options)
+    title = f"configuration {config_file}" if config_file else f"recipe {recipe or DEFAULT_RECIPE}"
+    if config.data.file != chosen.get("data", {}).get("file", Data.file):
+        title += f" on {config.data.file}"
+    name = Path(config_file).stem if config_file else Path(config.data.file).stem
+    return Command(config=config, name=name, title=title, options=options)
+
+
+def _recipe(name: str) -> dict[str, Any]:
+    return _read(recipe_path(name))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The sections of a configuration file, over those of a recipe where it names one.
+
+    Takes `run.yaml` of a run directory as well, without what it says of the run's data and code.
+    """
+    option = f"--config {file}"
+    try:
+        content = read_yaml(file)
+    except InputError as error:
+        raise InputError(f"--config {error}") from error
+    if not isinstance(content, dict):
+        found = "nothing" if content is None else f"a {type(content).__name__}"
+        raise InputError(f"{option}: expected sections such as data and local, found {found}")
+    if set(IDENTITY) <= set(content):
+        content = {name: section for name, section in content.items() if name not in IDENTITY}
+    recipe = content.pop("recipe", None)
+    sections = _recipe(str(recipe)) if recipe is not None else {}
+    for name, section in content.items():
+        if name not in SECTIONS:
+            raise InputError(
+                f"{option}: {name}: no section{closest(str(name), SECTIONS)}; there are {', '.join(SECTIONS)}"
+            )
+        if section is not None and not isinstance(section, dict):
+            raise InputError(f"{option}: {name}: expected options and their values, found {section}")
+        sections[name] = {**sections.get(name, {}), **(section or {})}
+    return sections
 
 
 def closest(word: str, known: Iterable[str]) -> str:
-    """A hint at the known word that was perhaps meant."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f", did you mean {close[0]}?" if close else ""
+    """A hint at the known word that was perhaps meant: of the same end after a dot, or a few letters off."""
+    known = list(known)
+    close = [each for each in known if each.rpartition(".")[2] == word.lstrip("-")]
+    close = close or difflib.get_close_matches(word, known, n=1, cutoff=SIMILAR)
+    return f", did you mean {' or '.join(close)}?" if close else ""
 
 
 def _value(argv: list[str], option: str) -> str | None:
@@ -136,6 +178,18 @@ def _value(argv: list[str], option: str) -> str | None:
         elif word.startswith(f"{option}="):
             found = word.split("=", 1)[1]
     return found
+
+
+def _without(argv: list[str], option: str) -> list[str]:
+    """The arguments without an option and its value."""
+    kept, words = [], list(argv)
+    while words:
+        word = words.pop(0)
+        if word == option:
+            del words[:1]
+        elif not word.startswith(f"{option}="):
+            kept.append(word)
+    return kept
 
 
 def _lists(parser: ArgumentParser) -> dict[str, type]:

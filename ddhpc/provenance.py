@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
+import uuid
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -32,9 +32,10 @@ def layout(problem: Problem, labels: Mapping[str, np.ndarray], comm: MPI.Comm, p
     hosts = runtime.gather(comm, text([place.host], results.DEVICE_BYTES), comm.size)
     devices = runtime.gather(comm, text([f"{place.device} {place.device_name}"], results.DEVICE_BYTES), comm.size)
     attributes = {
+        "job": uuid.uuid4().hex,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "ddhpc_version": ddhpc.__version__,
-        "git_commit": git_commit(),
+        "git_commit": results.git_commit(),
         "config": config.to_yaml(),
         "seed": config.run.seed,
         "data_digest": packed.digest,
@@ -69,31 +70,6 @@ def layout(problem: Problem, labels: Mapping[str, np.ndarray], comm: MPI.Comm, p
         coherent_epochs=config.coherent.epochs if config.coherent.start != "none" else 0,
         allow_missing=config.coarse.allow_missing,
     )
-
-
-def identity(problem: Problem) -> dict[str, Any]:
-    """All that the results depend on: a run continues only where it is the same."""
-    sections = problem.config.to_dict()
-    sections["run"] = {name: sections["run"][name] for name in ("seed", "device")}
-    del sections["data"]["memory_limit"], sections["coarse"]["memory_limit"]
-    return {
-        **sections,
-        "data_digest": problem.packed.digest,
-        "ddhpc_version": ddhpc.__version__,
-        "git_commit": git_commit(),
-    }
-
-
-def git_commit() -> str:
-    """Commit of the source tree that runs, with -dirty when it is changed; empty when it is not a git checkout."""
-    tree = Path(__file__).parents[1]
-    if not (tree / ".git").exists():
-        return ""
-    command = ["git", "-C", str(tree), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
 
 
 def processor() -> str:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import re
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import yaml
-
 from ddhpc.config import Config
+from ddhpc.data.packed import find, open_packed
 from ddhpc.errors import BAD_INPUT, TO_BE_CONTINUED, InputError, Stopped
 from ddhpc.options import configure, train_parser
 from ddhpc.report.comparison import compare
-from ddhpc.results import is_finished
+from ddhpc.results import differences, identity, identity_of, is_finished, open_results
+from ddhpc.yaml_file import read_yaml
 
 KEYS = ("recipe", "config", "options", "vary")
 
@@ -48,44 +49,73 @@ def read_study(file: Path, output: Path) -> list[Training]:
     The file has `recipe` (a name) or `config` (a file); `options`, a mapping for all runs; and `vary`, a mapping from
     options to lists of values, of which every combination is a run, or a list of such mappings.
     """
-    try:
-        study = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{file}: cannot read it as YAML: {' '.join(str(error).split())}") from error
+    study = read_yaml(file)
     if not isinstance(study, dict) or not set(study) <= set(KEYS) or not study.get("vary"):
         raise InputError(f"{file}: expected a mapping with vary and perhaps {', '.join(KEYS[:3])}")
-    trainings = {}
-    for varied in _combinations(file, study["vary"]):
-        name = "_".join(f"{option.rsplit('.', 1)[-1]}-{_short(value)}" for option, value in varied.items())
+    options = study.get("options") or {}
+    _check_options(file, "options", options)
+    combinations = list(_combinations(file, study["vary"]))
+    for varied in combinations:
+        if combinations.count(varied) > 1:
+            raise InputError(f"{file}: vary: has {varied} twice; expected each training once")
+    trainings = []
+    for name, varied in zip(_names(combinations), combinations, strict=True):
         chosen = [word for key in ("recipe", "config") if key in study for word in (f"--{key}", str(study[key]))]
-        arguments = [*chosen, *_typed({**(study.get("options") or {}), **varied})]
+        arguments = [*chosen, *_typed({**options, **varied})]
         try:
             config = configure(arguments, train_parser()).config
         except InputError as error:
             raise InputError(f"{file}: {error}") from error
-        trainings[name] = Training(directory=output / name, arguments=arguments, config=config)
-    return list(trainings.values())
+        trainings.append(Training(directory=output / name, arguments=arguments, config=config))
+    return trainings
+
+
+def _check_options(file: Path, key: str, options: Any) -> None:
+    """InputError where options are no mapping from names to values."""
+    if not isinstance(options, dict):
+        raise InputError(f"{file}: {key}: expected a mapping from options to values, found {options}")
+    for name in options:
+        if not isinstance(name, str):
+            raise InputError(f"{file}: {key}: expected the name of an option, such as local.epochs, found {name!r}")
+
+
+def _names(combinations: Sequence[dict[str, Any]]) -> list[str]:
+    """A directory for each training: its options without their sections, with them where two would have the same."""
+    lengths = range(1, 1 + max(option.count(".") + 1 for varied in combinations for option in varied))
+    for length in lengths:
+        names = [
+            "_".join(f"{'.'.join(option.split('.')[-length:])}-{_short(value)}" for option, value in varied.items())
+            for varied in combinations
+        ]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name}_{number}" for number, name in enumerate(names, 1)]
 
 
 def _combinations(file: Path, vary: Any) -> Iterator[dict[str, Any]]:
     for block in vary if isinstance(vary, list) else [vary]:
-        if not isinstance(block, dict) or not all(isinstance(values, list) and values for values in block.values()):
+        _check_options(file, "vary", block)
+        if not all(isinstance(values, list) and values for values in block.values()):
             raise InputError(f"{file}: vary: expected a mapping from options to lists of values, found {block}")
         for values in itertools.product(*block.values()):
             yield dict(zip(block, values, strict=True))
 
 
 def _short(value: Any) -> str:
-    return re.sub(r"[^\w.-]+", "-", "x".join(map(str, value)) if isinstance(value, list) else str(value))
+    return re.sub(r"[^\w.-]+", "-", "x".join(map(_word, value)) if isinstance(value, list) else _word(value))
 
 
 def _typed(options: dict[str, Any]) -> list[str]:
     """Options as they are typed on the command line."""
     words = []
     for option, value in options.items():
-        values = value if isinstance(value, list) else [value]
-        words += [f"--{option}", *(str(each).lower() if isinstance(each, bool) else str(each) for each in values)]
+        words += [f"--{option}", *map(_word, value if isinstance(value, list) else [value])]
     return words
+
+
+def _word(value: Any) -> str:
+    """A value of YAML as it is typed: null, true, false, or what it is."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def run_study(
@@ -110,6 +140,9 @@ def run_study(
     trainings = read_study(file, directory)
     if only is not None and not 1 <= only <= len(trainings):
         raise InputError(f"--only {only}: the study has trainings 1 to {len(trainings)}")
+    others = [line for training in trainings if is_finished(training.directory) for line in _another(training)]
+    if others:
+        raise InputError(f"{study}: {'; '.join(others)}; expected the same, or another --output for the new trainings")
     failed = []
     for number, training in enumerate(trainings, 1):
         if only not in (None, number):
@@ -130,6 +163,15 @@ def run_study(
         compare(finished, directory / "table", seeds_together=True)
     if failed:
         raise InputError(f"{study}: {len(failed)} of {len(trainings)} trainings failed: {', '.join(failed)}")
+
+
+def _another(training: Training) -> list[str]:
+    """What the finished run in the directory of a training has otherwise than the study asks for now."""
+    with open_results(training.directory) as file:
+        found = identity_of(file)
+    wanted = identity(training.config, open_packed(find(training.config.data.file)).digest)
+    changed = differences(found, wanted)
+    return [f"{training.directory} is another run: {', '.join(changed)}"] if changed else []
 
 
 def _run(command: list[str], stop_signal: str) -> int:

@@ -35,6 +35,8 @@ class Job:
     """By split, [S] int64."""
     directory: Path
     """Of the run."""
+    run: str
+    """Fingerprint of the run."""
     place: runtime.Place
     team: Team
     clock: runtime.Clock
@@ -62,7 +64,7 @@ def absent(problem: Problem, labels: dict[str, np.ndarray]) -> dict[str, np.ndar
         **{f"{split}/accuracy": np.array(np.nan) for split in SPLITS},
         **{f"history/{name}": np.full(epochs, np.nan) for name in ("loss", "accuracy", "learning_rate", "seconds")},
         **{name: np.array(0) for name in ("parameters", "peak_memory_bytes")},
-        **{name: np.array(0.0) for name in ("seconds", "cpu_seconds")},
+        **{name: np.array(0.0) for name in ("seconds", "cpu_seconds", "path_seconds")},
     }
 
 
@@ -97,7 +99,7 @@ def solve_local(job: Job, subdomain: int) -> dict[str, np.ndarray]:
     team, leads = job.team, job.team.rank == 0
     config = problem.config.local
     file = checkpoint.path(job.directory, subdomain)
-    saved, damaged = checkpoint.load(file)
+    saved, damaged = checkpoint.load(file, job.run)
     for line in damaged if leads else ():
         runtime.warn(f"{line}; going on from the one before it, if any")
     if saved and "solved" in saved:
@@ -113,21 +115,21 @@ def solve_local(job: Job, subdomain: int) -> dict[str, np.ndarray]:
     images = read_windows(job, subdomain)
 
     started, cpu_started = time.perf_counter(), time.process_time()
-    seconds = np.array(saved["spent"] if saved else (0.0, 0.0))
+    seconds = np.array(saved["spent"] if saved else (0.0, 0.0, 0.0))
     fits, first = problem.fits, saved["fit"] if saved else 0
     nothing = np.zeros((len(labels["train"]), len(problem.packed.classes)), np.float32)
     decided: np.ndarray = saved["decided"].numpy() if saved else nothing
 
     def spent() -> np.ndarray:
-        """Seconds so far: on the clock, and of all CPUs of the team; collective in it."""
-        cpu = team.total(torch.tensor(time.process_time() - cpu_started, dtype=torch.float64, device=device))
-        return np.asarray(seconds + np.array([time.perf_counter() - started, cpu.item()]))
+        """Seconds of all jobs so far: on the clock, of all CPUs of the team, of one of them; collective in the team."""
+        cpu = team.total(torch.tensor(time.process_time() - cpu_started, dtype=torch.float64, device=device)).item()
+        return np.asarray(seconds + np.array([time.perf_counter() - started, cpu, cpu / team.size]))
 
     def keep(state: State) -> None:
         if not leads:
             return
         with file_system(file):
-            checkpoint.save(file, state)
+            checkpoint.save(file, state, job.run)
         runtime.log.info("subdomain %d: checkpoint after %.1f s", subdomain, seconds[0] + time.perf_counter() - started)
 
     due = time.monotonic() + problem.config.run.checkpoint_seconds
@@ -163,7 +165,7 @@ def solve_local(job: Job, subdomain: int) -> dict[str, np.ndarray]:
         progress.step(subdomain, 1, history.accuracy[-1])
     decisions = {"train": decided}
     decisions |= {split: local_decisions(cnn, images[split], config.precision, team) for split in ("val", "test")}
-    wall, cpu = spent()
+    wall, cpu, path = spent()
     runtime.log.info("subdomain %d: finished, loss %.4f, %.1f s", subdomain, history.loss[-1], wall)
 
     peak = torch.cuda.max_memory_allocated(device) if on_gpu else 0
@@ -174,6 +176,7 @@ def solve_local(job: Job, subdomain: int) -> dict[str, np.ndarray]:
         "parameters": np.array(parameters(cnn)),
         "seconds": np.array(wall),
         "cpu_seconds": np.array(cpu),
+        "path_seconds": np.array(path),
         "peak_memory_bytes": np.array(peak or 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss),
     }
     tensors = {name: torch.from_numpy(values) for name, values in solved.items()}

@@ -73,6 +73,7 @@ def train(
             problem=problem,
             labels=labels,
             directory=directory,
+            run=results.fingerprint(results.identity(problem.config, problem.packed.digest)),
             place=place,
             team=team,
             clock=clock,
@@ -110,17 +111,27 @@ def train(
     def finish() -> None:
         if solution is None:
             return
+        before, jobs, alone = results.earlier_jobs(directory)
         timing = {
             "startup": startup,
             "read": spent[:, results.PHASES.index("read")].max(),
             "local_max": seconds.max(),
             "local_sum": seconds.sum(),
             **{phase: s for phase, s in clock.seconds.items() if phase in ("write", "gather", "coarse", "coherent")},
-            "total": startup + clock.elapsed(),
+            "total": float("nan") if alone else before + startup + clock.elapsed(),
+            "jobs": jobs + 1,
         }
         spent[0, results.PHASES.index("coarse")] = clock.seconds["coarse"]
         there = coarse.present(gathered["val"])
-        results.finish(directory, present=there, solution=solution, labels=labels, timing=timing, spent=spent)
+        results.finish(
+            directory,
+            job=layout.attributes["job"],
+            present=there,
+            solution=solution,
+            labels=labels,
+            timing=timing,
+            spent=spent,
+        )
 
     runtime.together(comm, finish)
 
@@ -219,6 +230,7 @@ def train_subdomain(
             problem=problem,
             labels={split: problem.packed.labels(split) for split in SPLITS},
             directory=directory,
+            run=results.fingerprint(results.identity(problem.config, problem.packed.digest)),
             place=place,
             team=ALONE,
             clock=runtime.Clock(),

@@ -7,9 +7,10 @@ import time
 
 import h5py
 import numpy as np
+import yaml
 
 from ddhpc import checkpoint
-from ddhpc.results import verify
+from ddhpc.results import fingerprint, verify
 
 OPTIONS = [
     *("--decomposition.grid", 2, 3, "--local.epochs", 40, "--local.batch_size", 16, "--coarse.epochs", 30),
@@ -66,6 +67,7 @@ def modified(file):
 def state(file):
     """What a checkpoint holds, None without one."""
     try:
-        return checkpoint.load(file)[0]
+        run = fingerprint(yaml.safe_load((file.parents[1] / "run.yaml").read_text()))
+        return checkpoint.load(file, run)[0]
     except FileNotFoundError:
         return None

@@ -18,7 +18,7 @@ from ddhpc.images import AHEAD, Held, Streamed, load
 from ddhpc.local import local_decisions, train_local
 from ddhpc.models import build
 from ddhpc.problem import open_problem
-from ddhpc.provenance import identity
+from ddhpc.results import identity
 from tests.conftest import pack_small
 
 SILENT = lambda fraction, accuracy, state: None  # noqa: E731
@@ -110,14 +110,14 @@ def test_a_checkpoint_of_one_continues_with_the_other(packed, streams, tmp_path)
 
     def on_step(fraction, accuracy, state):
         if round(12 * fraction) == 9:
-            checkpoint.save(tmp_path / "x.pt", state())
+            checkpoint.save(tmp_path / "x.pt", state(), "r")
             raise Halt
 
     before, after = streams
     with pytest.raises(Halt):
         train_local(network(packed, window), images[before], labels, AUGMENTED, on_step)
     torch.manual_seed(77)
-    saved, _ = checkpoint.load(tmp_path / "x.pt")
+    saved, _ = checkpoint.load(tmp_path / "x.pt", "r")
     again = network(packed, window)
     train_local(again, images[after], labels, AUGMENTED, SILENT, saved)
     for ours, theirs in zip(again.state_dict().values(), undisturbed.state_dict().values(), strict=True):
@@ -154,4 +154,6 @@ def test_the_limit_decides(small, gib, expected):
 def test_a_run_may_continue_with_another_limit(small):
     config = Config(data=Data(file=str(small)), decomposition=Decomposition(grid=(2, 2)))
     limited = replace(config, data=Data(file=str(small), memory_limit=0.5))
-    assert identity(open_problem(config)) == identity(open_problem(limited))
+    digest = open_problem(config).packed.digest
+    assert open_problem(limited).packed.digest == digest
+    assert identity(config, digest) == identity(limited, digest)

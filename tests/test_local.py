@@ -125,7 +125,7 @@ def test_a_training_goes_on_from_any_step_with_the_same_bits(steps, schedule, tm
 
     def on_step(fraction, accuracy, state):
         if round(18 * fraction) == steps:
-            checkpoint.save(tmp_path / "x.pt", state())
+            checkpoint.save(tmp_path / "x.pt", state(), "r")
             raise Halt
 
     undisturbed = small_cnn()
@@ -134,7 +134,7 @@ def test_a_training_goes_on_from_any_step_with_the_same_bits(steps, schedule, tm
         train_local(small_cnn(), images(pixels), labels, config, on_step)
     again = small_cnn()
     torch.manual_seed(77)
-    saved, damaged = checkpoint.load(tmp_path / "x.pt")
+    saved, damaged = checkpoint.load(tmp_path / "x.pt", "r")
     assert damaged == []
     found = train_local(again, images(pixels), labels, config, SILENT, saved)
     for ours, theirs in zip(again.state_dict().values(), undisturbed.state_dict().values(), strict=True):

@@ -17,6 +17,7 @@ from ddhpc.data.packed import SPLITS
 from ddhpc.errors import Stopped
 from ddhpc.options import configure, train_parser
 from ddhpc.problem import open_problem
+from ddhpc.results import fingerprint, identity
 from ddhpc.subdomain import Job, solve_local
 from ddhpc.team import ALONE
 from tests.conftest import mpirun
@@ -143,6 +144,7 @@ def test_a_checkpoint_of_the_very_last_step(small, tmp_path, undisturbed):
         problem=problem,
         labels={split: problem.packed.labels(split) for split in SPLITS},
         directory=tmp_path / "run",
+        run=fingerprint(identity(command.config, problem.packed.digest)),
         place=runtime.place(MPI.COMM_SELF, command.config.run),
         team=ALONE,
         clock=runtime.Clock(),
@@ -162,20 +164,26 @@ def test_a_checkpoint_of_the_very_last_step(small, tmp_path, undisturbed):
     [
         (["--local.learning_rate", 0.05], {}, "local.learning_rate was 0.1 and is now 0.05"),
         (["--run.seed", 3], {}, "run.seed was 0 and is now 3"),
-        ([], {"data_digest": "0" * 64}, f"data_digest was {'0' * 64} and is now "),
+        ([], {"data_digest": "0" * 64}, f"data_digest was {'0' * 12} and is now "),
         ([], {"ddhpc_version": "0.0.1"}, "ddhpc_version was 0.0.1 and is now "),
     ],
     ids=["configuration", "seed", "data file", "code version"],
 )
 def test_another_run_is_refused_with_the_difference(options, recorded, shown, small, tmp_path, unfinished):
     shutil.copytree(unfinished, tmp_path / "run")
-    identity = tmp_path / "run/run.yaml"
-    identity.write_text(yaml.safe_dump({**yaml.safe_load(identity.read_text()), **recorded}, sort_keys=False))
-    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    kept = tmp_path / "run/run.yaml"
+    kept.write_text(yaml.safe_dump({**yaml.safe_load(kept.read_text()), **recorded}, sort_keys=False))
+    (tmp_path / "run/run.lock").unlink(missing_ok=True)
+
+    def contents():
+        files = (path for path in (tmp_path / "run").rglob("*") if path.is_file() and path.name != "jobs.jsonl")
+        return {path: path.read_bytes() for path in files}
+
+    before = contents()
     again = mpirun(2, "--data.file", small, *OPTIONS, *options, "--output", "run", cwd=tmp_path)
     assert again.returncode == 2
     assert f"holds an unfinished run that is not this one: {shown}" in again.stderr
-    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert before == contents()
 
 
 def test_another_run_starts_anew_where_asked(small, tmp_path, unfinished):

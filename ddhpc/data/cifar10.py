@@ -19,7 +19,7 @@ import numpy as np
 
 from ddhpc.data.crew import Crew
 from ddhpc.data.decode import endings
-from ddhpc.data.division import Divided, contradictions, counted, divide, drop_copies, many
+from ddhpc.data.division import Divided, contradictions, counted, divide, drop_copies, plural
 from ddhpc.data.folders import scan
 from ddhpc.data.hdf5 import check_output, reason
 from ddhpc.data.images import Prepared, Progress, pack_images
@@ -118,7 +118,7 @@ def _pack_batches(
     divided = {name: [i for i in members if ids[i] not in twofold] for name, members in divided.items()}
     divided, copies = drop_copies(divided, ids, checksums)
     left_out = {"same pixels under two labels": twofold, "copy of an image of an earlier split": copies}
-    notes += [f"{many(len(names), 'file')} left out: {reason}" for reason, names in left_out.items() if names]
+    notes += [f"{plural(len(names), 'file')} left out: {reason}" for reason, names in left_out.items() if names]
     skipped = dict(sorted({**twofold, **copies}.items()))
     start, total = 0, sum(map(len, divided.values()))
     splits = {}

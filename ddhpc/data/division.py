@@ -142,6 +142,6 @@ def counted(items: Iterable[Item], progress: Callable[[int, int], None], start: 
         yield item
 
 
-def many(count: int, noun: str) -> str:
+def plural(count: int, noun: str) -> str:
     """A number and its noun: "1 file", "2,062 files"."""
     return f"{count:,} {noun}{'s' * (count != 1)}"

@@ -30,9 +30,9 @@ from ddhpc.data.division import (
     counted,
     divide,
     drop_copies,
-    many,
     patients_note,
     patients_of,
+    plural,
 )
 from ddhpc.data.folders import File, Folder, check_levels, scan
 from ddhpc.data.hdf5 import check_output
@@ -182,7 +182,7 @@ def pack_images(
     notes += [f"{name}: {part:.0%} of each class in train, seed {seed}" for name, part in missing.items()]
     if kind == "images":
         notes.append(patients_note(divided, [patient.get(name, "") for name in ids], "image"))
-    notes += [f"{many(count, 'file')} left out: {reason}" for reason, count in left_out.most_common()]
+    notes += [f"{plural(count, 'file')} left out: {reason}" for reason, count in left_out.most_common()]
 
     labels = np.array([file.label for file in files], np.int64)
     chosen = [name for members in divided.values() for name in (ids[i] for i in members)]
@@ -294,4 +294,4 @@ def _conversions(facts: Sequence[ImageFacts], target: Target) -> list[str]:
         notes.append(f"{target.white:,} of {', '.join(deep)} taken as white, as 255 of the others")
     enlarged = sum(fact.size[0] < target.size[0] or fact.size[1] < target.size[1] for fact in facts)
     verb = "was" if enlarged == 1 else "were"
-    return [*notes, f"{many(enlarged, 'image')} {verb} smaller and enlarged"] if enlarged else notes
+    return [*notes, f"{plural(enlarged, 'image')} {verb} smaller and enlarged"] if enlarged else notes

@@ -4,7 +4,7 @@ Layout, format version 1 (S samples of a split, C channels, K classes; split is 
 
     /                   attrs: format, format_version, created, ddhpc_version, source, complete
     /classes            [K] UTF-8
-    /{split}/image      [S, C, *spatial] uint8, int16, uint16 or float32
+    /{split}/image      [S, C, *spatial] uint8, int16, uint16 or float32; attr sha256, of all pixels
     /{split}/label      [S] int64
     /{split}/id         [S] UTF-8
     /statistics/mean    [C] float64, of the training split in stored units; std likewise
@@ -19,7 +19,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,10 @@ from ddhpc.errors import InputError
 FORMAT = "ddhpc packed images"
 FORMAT_VERSION = 1
 SPLITS = ("train", "val", "test")
+CHECKSUM = "sha256"
+"""Attribute of `image`: SHA-256 over the images of the split, hexadecimal; absent in older files."""
+SMALL_BYTES = 2**26
+"""Size up to which files without CHECKSUM are read whole to tell their pixels apart."""
 DTYPES = ("uint8", "int16", "uint16", "float32")
 
 
@@ -57,7 +62,10 @@ class Packed:
     """Images of the training split that a chunk holds."""
     source: str
     digest: str
-    """Hexadecimal SHA-256 over shapes, classes, labels, ids and statistics: tells data apart unread."""
+    """Hexadecimal SHA-256 over shapes, classes, labels, ids, statistics and the checksums of all pixels, which the
+    writer leaves; of a small file without them over its bytes."""
+    stamp: tuple[int, ...] = ()
+    """Place, size and time of change of the file when it was described."""
 
     @property
     def dimensions(self) -> int:
@@ -81,7 +89,7 @@ class Packed:
         """
         if len(window) != self.dimensions:
             raise ValueError(f"window of {len(window)} axes into images of {self.dimensions}")
-        with reading(self.path) as file:
+        with self._opened() as file:
             pixels: np.ndarray = file[f"{split}/image"][(images, slice(None), *window)]
         finite = np.isfinite(pixels).reshape(len(pixels), -1).all(axis=1) if pixels.dtype.kind == "f" else True
         if not np.all(finite):
@@ -91,18 +99,38 @@ class Packed:
 
     def sample(self, split: str, index: int) -> np.ndarray:
         """One whole image [C, *spatial] in the stored dtype, to look at."""
-        with reading(self.path) as file:
+        with self._opened() as file:
             return np.asarray(file[f"{split}/image"][index])
 
     def labels(self, split: str) -> np.ndarray:
         """Class indices [S] int64 of a split."""
-        with reading(self.path) as file:
+        with self._opened() as file:
             return np.asarray(file[f"{split}/label"], np.int64)
 
     def ids(self, split: str) -> list[str]:
         """Names [S] of the samples of a split, for most sources relative file paths."""
-        with reading(self.path) as file:
+        with self._opened() as file:
             return decoded(file[f"{split}/id"])
+
+    @contextmanager
+    def _opened(self) -> Iterator[h5py.File]:
+        """The file for reading; InputError where it has been replaced by other data since it was described."""
+        with reading(self.path) as file:
+            if _stamp(self.path) != self.stamp and describe(file, self.path).digest != self.digest:
+                raise InputError(f"{self.path}: has changed since the job began; expected the same data to its end")
+            yield file
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:  # described before it has its name
+        return ()
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def find(file: str) -> Path:
@@ -114,6 +142,11 @@ def find(file: str) -> Path:
     typed = Path(file)
     places = [typed, *(folder / typed for folder in shipped if not typed.is_absolute())]
     for place in places:
+        if os.path.isdir(place):
+            raise InputError(
+                f"--data.file {file}: is a directory; expected a packed file, which `prepare` makes: "
+                f"python -m ddhpc prepare images {file} --output x.h5 --size 64 64"
+            )
         if os.path.exists(place):
             return place
     looked = ", ".join(str(place.absolute()) for place in places)
@@ -170,6 +203,11 @@ def describe(file: h5py.File, path: Path) -> Packed:
     for split in SPLITS:
         digest.update(labels[split].astype("<i8").tobytes() + "\0".join(ids[split]).encode())
     digest.update(np.stack([mean, std]).astype("<f8").tobytes())
+    checksums = [file[f"{split}/image"].attrs.get(CHECKSUM) for split in SPLITS]
+    if all(isinstance(checksum, str) for checksum in checksums):
+        digest.update("".join(checksums).encode())
+    elif _size(path) <= SMALL_BYTES:
+        digest.update(path.read_bytes())
     return Packed(
         path=path,
         image_shape=train.shape[2:],
@@ -183,6 +221,7 @@ def describe(file: h5py.File, path: Path) -> Packed:
         chunk_samples=train.chunks[0],
         source=str(file.attrs.get("source", "")),
         digest=digest.hexdigest(),
+        stamp=_stamp(path),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 from ddhpc import __version__
 from ddhpc.data.chunks import choose_chunks
 from ddhpc.data.hdf5 import check_output, text, utf8, writing
-from ddhpc.data.packed import FORMAT, FORMAT_VERSION, SPLITS, Packed, check_labels, describe
+from ddhpc.data.packed import CHECKSUM, FORMAT, FORMAT_VERSION, SPLITS, Packed, check_labels, describe
 from ddhpc.errors import InputError
 
 
@@ -87,12 +88,14 @@ def _write_images(
     stored = group.create_dataset("image", (count, *shape), dtype, chunks=(samples, *rest), **filters)
     row = np.empty((samples, *shape), dtype)
     mean, squares = np.zeros(shape[0]), np.zeros(shape[0])
+    checksum = hashlib.sha256()
     for i, (name, image) in enumerate(zip(split.ids, split.images, strict=True)):
         if image.shape != shape or image.dtype != dtype:
             raise InputError(f"image {name!r} is {image.dtype} {image.shape}; expected {dtype} {shape}")
         if dtype.kind == "f" and not np.isfinite(image).all():
             raise InputError(f"image {name!r} holds NaN or infinity; expected finite values")
         row[i % samples] = image
+        checksum.update(image.astype(dtype.newbyteorder("<")).tobytes())
         pixels = image.reshape(shape[0], -1)
         own = pixels.mean(axis=1, dtype=np.float64)
         delta = own - mean
@@ -101,4 +104,5 @@ def _write_images(
         if (i + 1) % samples == 0 or i + 1 == count:
             start = i - i % samples
             stored[start : i + 1] = row[: i + 1 - start]
+    stored.attrs[CHECKSUM] = checksum.hexdigest()
     return mean, np.sqrt(squares / (count * math.prod(shape[1:])))

@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ddhpc.config import Config
+from ddhpc.config import CODE, Config
 from ddhpc.data.packed import SPLITS
 from ddhpc.decomposition import team
 from ddhpc.errors import InputError
@@ -45,7 +45,7 @@ def critical_path(file: h5py.File) -> CriticalPath:
     Counts CPU seconds on CPUs, since ranks that share cores wait for each other, and real time on GPUs.
     """
     on_cpu = file["local/device"][0].decode() == "CPU"
-    local = file["local/cpu_seconds"][...] / team_sizes(file) if on_cpu else file["local/seconds"][...]
+    local = path_seconds(file) if on_cpu else file["local/seconds"][...]
     slowest = int(np.nanargmax(local))
     hosts = file.attrs["hosts"].tolist()
     crowded = on_cpu and max(map(hosts.count, hosts)) > file.attrs["cores"]
@@ -56,6 +56,16 @@ def critical_path(file: h5py.File) -> CriticalPath:
         clock="CPU" if on_cpu else "wall",
         shared=bool(crowded or file.attrs["ranks"] < len(local)),
     )
+
+
+def path_seconds(file: h5py.File) -> np.ndarray:
+    """CPU seconds of one of the ranks that trained each subdomain together, [N], of all jobs.
+
+    Older files hold those of the whole team, which are divided by its size in the last job.
+    """
+    if "path_seconds" in file["local"]:
+        return np.asarray(file["local/path_seconds"][...])
+    return np.asarray(file["local/cpu_seconds"][...] / team_sizes(file))
 
 
 def team_sizes(file: h5py.File) -> np.ndarray:
@@ -114,6 +124,8 @@ def differences(file: h5py.File, baseline: h5py.File) -> list[str]:
         for name in names
     }
     pairs["run.seed"] = mine["run"]["seed"], other["run"]["seed"]
+    for name in CODE:
+        pairs[name] = file.attrs[name], baseline.attrs[name]
     pairs["processor"] = file.attrs["processor"], baseline.attrs["processor"]
     pairs["device"] = _shown(file["local/device"][0]), _shown(baseline["local/device"][0])
     return [f"{name} is {own} against {its}" for name, (own, its) in pairs.items() if own != its]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import isnan
+
+from ddhpc.data.division import plural
+
+__all__ = ["by", "duration", "mebibytes", "percent", "plural"]
 
 
 def by(sizes: Iterable[int]) -> str:
     """Sizes as 4x4x2."""
     return "x".join(str(int(size)) for size in sizes)
-
-
-def plural(count: int, noun: str) -> str:
-    """A count with its noun: 1 rank, 16 ranks."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def percent(share: float) -> str:
@@ -22,6 +22,8 @@ def percent(share: float) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds with as many digits as tell something."""
+    if isnan(seconds):
+        return "not timed"
     return f"{seconds:.3f} s" if seconds < 0.1 else f"{seconds:.1f} s"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from ddhpc.data.division import many
+from ddhpc.data.division import plural
 from ddhpc.data.images import Prepared
 from ddhpc.progress import console, is_terminal
 from ddhpc.report.numbers import by, mebibytes
@@ -54,7 +54,7 @@ def print_prepared(prepared: Prepared, output: Path) -> None:
     for note in prepared.notes:
         print(f"  {note}")
     if prepared.skipped:
-        print(f"  {many(len(prepared.skipped), 'file')} left out (all are named in /skipped of the packed file):")
+        print(f"  {plural(len(prepared.skipped), 'file')} left out (all are named in /skipped of the packed file):")
         for name, reason in list(prepared.skipped.items())[:SHOWN_FILES]:
             print(f"    {name}: {reason}")
         if len(prepared.skipped) > SHOWN_FILES:

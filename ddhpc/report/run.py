@@ -165,4 +165,9 @@ def _time_table(file: h5py.File) -> Table:
         if phase not in timing:
             continue
         table.add_row(name, duration(timing[phase]), "")
+    jobs = int(timing.get("jobs", 1))
+    if np.isnan(timing["total"]):
+        table.caption = "the whole run was not timed: subdomains were trained by jobs of their own"
+    elif jobs > 1:
+        table.caption = f"{jobs} jobs: the whole run is all of them; start-up, reading and writing are of the last"
     return table

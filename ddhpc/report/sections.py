@@ -274,8 +274,9 @@ def _speedup(file: h5py.File, baseline: h5py.File | None) -> Section:
     totals = [float(each["timing"].attrs["total"]) for each in (file, baseline)]
     counted: list[tuple[str, float, float]] = [
         (f"critical path, {path.clock} time, {path.kind}", path.seconds, other.seconds),
-        ("whole run, wall time, measured", totals[0], totals[1]),
     ]
+    if np.isfinite(totals).all():
+        counted.append(("whole run, wall time, measured", totals[0], totals[1]))
     projected = (
         "It is projected: as each subdomain would have it with a rank and a core of its own, since here they shared. "
         if path.shared

@@ -84,9 +84,15 @@ def summary(file: h5py.File, baseline: h5py.File | None) -> list[str]:
     absent = int(np.isnan(file["local/val/accuracy"][...]).sum())
     if absent:
         said.append(f"{plural(absent, 'subdomain')} could not be trained and {'are' if absent > 1 else 'is'} absent.")
+    total = float(file["timing"].attrs["total"])
+    took = (
+        "was not timed, for subdomains were trained by jobs of their own,"
+        if np.isnan(total)
+        else (f"took {duration(total)} of real time")
+    )
     said.append(
-        f"The whole run took {duration(file['timing'].attrs['total'])} of real time on {machine(file)} "
-        f"({attributes['processor']}), device {file['local/device'][0].decode()}."
+        f"The whole run {took} on {machine(file)} ({attributes['processor']}), device "
+        f"{file['local/device'][0].decode()}."
     )
     if baseline is not None:
         other = critical_path(baseline)

@@ -5,9 +5,11 @@ write their subdomains' slabs after it, all at once where h5py has MPI, through 
 values in the same file.
 """
 
-from ddhpc.results.directory import FILE, PART, file_system, is_finished, run_directory
+from ddhpc.results.directory import FILE, PART, begin, file_system, is_finished, run_directory
 from ddhpc.results.gather import gather_local
+from ddhpc.results.identity import check_alike, differences, fingerprint, git_commit, identity, identity_of
 from ddhpc.results.layout import COHERENT, DEVICE_BYTES, FUSIONS, PHASES, SCORED, Layout, create
+from ddhpc.results.lock import earlier_jobs, lock
 from ddhpc.results.read import open_results, verify
 from ddhpc.results.write import finish, write_local
 
@@ -20,11 +22,20 @@ __all__ = [
     "PHASES",
     "SCORED",
     "Layout",
+    "begin",
+    "check_alike",
     "create",
+    "differences",
+    "earlier_jobs",
     "file_system",
+    "fingerprint",
     "finish",
     "gather_local",
+    "git_commit",
+    "identity",
+    "identity_of",
     "is_finished",
+    "lock",
     "open_results",
     "run_directory",
     "verify",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,15 +11,22 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import h5py
 import yaml
 
-from ddhpc.data.hdf5 import reason
+from ddhpc import checkpoint, config
+from ddhpc.data.hdf5 import reason, replace
 from ddhpc.errors import InputError
+from ddhpc.results.identity import differences
+from ddhpc.yaml_file import read_yaml
 
 FILE = "results.h5"
 PART = "results.h5.part"
 IDENTITY = "run.yaml"
+JOBS = "jobs.jsonl"
+"""A line for each job that worked on the run."""
 RUNS = Path("runs")
+FOREIGN = "foreign"
 
 
 @contextmanager
@@ -32,58 +38,93 @@ def file_system(path: Path) -> Iterator[None]:
         raise InputError(f"cannot write {path}: {reason(error)}; expected a writable directory with space") from error
 
 
-def run_directory(name: str, output: str | None, overwrite: bool, identity: Mapping[str, Any]) -> Path:
-    """Make the run directory, or take the one of an unfinished run of the same identity.
+def run_directory(name: str, output: str | None) -> Path:
+    """Make the run directory, or take the one that the user named.
 
     Args:
         name: of the recipe.
         output: what the user named, or None for a new directory `runs/NAME-DATE-TIME`, to which `runs/latest` points.
-        overwrite: whether what `output` holds may be replaced: a finished run once the new one is finished,
-            checkpoints at once.
-        identity: all that the results depend on, nested dictionaries of plain values; kept in the directory.
 
     Raises:
-        InputError: `output` holds a finished run or an unfinished one of another identity, or cannot be made.
+        InputError: it cannot be made, or holds what is not of a run.
     """
     if output is None:
-        directory = _new_directory(name)
-    else:
-        directory = Path(output)
-        with file_system(directory):
-            directory.mkdir(parents=True, exist_ok=True)
+        return _new_directory(name)
+    directory = Path(output)
+    with file_system(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        _check_ours(directory)
+    return directory
+
+
+def begin(directory: Path, identity: Mapping[str, Any], overwrite: bool) -> None:
+    """Keep the identity in a run directory that is new or to be overwritten, or find it there.
+
+    Args:
+        directory: of the run.
+        identity: see `identity.identity`.
+        overwrite: whether what the directory holds may be replaced: a finished run once the new one is finished,
+            checkpoints at once.
+
+    Raises:
+        InputError: it holds a finished run or an unfinished one of another identity, or cannot be written.
+    """
     with file_system(directory):
         if overwrite:
-            shutil.rmtree(directory / "checkpoints", ignore_errors=True)
-            (directory / IDENTITY).unlink(missing_ok=True)
+            checkpoint.remove_all(directory)
+            for left in (IDENTITY, JOBS):
+                (directory / left).unlink(missing_ok=True)
         elif is_finished(directory):
-            raise InputError(f"--output {output}: holds a finished run; expected another directory, or --overwrite")
+            raise InputError(f"--output {directory}: holds a finished run; expected another directory, or --overwrite")
         elif (directory / IDENTITY).exists():
             _check_identity(directory, identity)
-            return directory
+            return
         # Renamed into place, since the tasks of a job array may all start with this at once.
         part = directory / f".{IDENTITY}-{socket.gethostname()}-{os.getpid()}"
         part.write_text(yaml.safe_dump(dict(identity), sort_keys=False))
-        part.replace(directory / IDENTITY)
-    return directory
+        replace(part, directory / IDENTITY)
+
+
+def _check_ours(directory: Path) -> None:
+    """InputError where something in a directory has a name of ours and another maker: it would be overwritten."""
+    found = ""
+    if foreign := checkpoint.foreign(directory):
+        found = f"{foreign} is no checkpoint of a run"
+    elif (directory / IDENTITY).exists() and _identity(directory) == FOREIGN:
+        found = f"{IDENTITY} is not of a run"
+    for name in (FILE, PART):
+        if (directory / name).exists() and not _is_results(directory / name):
+            found = f"{name} is no results file of a run"
+    if found:
+        raise InputError(f"--output {directory}: {found}; expected a new directory, or that of a run")
+
+
+def _is_results(path: Path) -> bool:
+    """Whether a file is one of ours, also where a crash left it unreadable, as HDF5 leaves it."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return "ddhpc_version" in file.attrs
+    except OSError:
+        return path.name == PART
+
+
+def _identity(directory: Path) -> Any:
+    """What `run.yaml` holds: the identity, None where it is empty after a crash, else FOREIGN."""
+    found = read_yaml(directory / IDENTITY) if (directory / IDENTITY).stat().st_size else None
+    return found if found is None or (isinstance(found, dict) and set(config.IDENTITY) <= set(found)) else FOREIGN
 
 
 def _check_identity(directory: Path, identity: Mapping[str, Any]) -> None:
     """InputError that names what differs from the run that the directory holds."""
-    found, wanted = (_flat(each) for each in (yaml.safe_load((directory / IDENTITY).read_text()), identity))
-    changed = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
+    found = _identity(directory)
+    if not isinstance(found, dict):
+        raise InputError(f"{directory / IDENTITY}: is empty; expected what the run is; --overwrite starts it anew")
+    changed = differences(found, identity)
     if changed:
-        shown = ", ".join(f"{key} was {found.get(key)} and is now {wanted.get(key)}" for key in changed)
         raise InputError(
-            f"--output {directory}: holds an unfinished run that is not this one: {shown}; expected the same, "
-            "another directory, or --overwrite to start anew"
+            f"--output {directory}: holds an unfinished run that is not this one: {', '.join(changed)}; expected the "
+            "same, another directory, or --overwrite to start anew"
         )
-
-
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _new_directory(name: str) -> Path:

@@ -37,6 +37,7 @@ LOCAL_UNITS = {
     "parameters": "1",
     "seconds": "s",
     "cpu_seconds": "s",
+    "path_seconds": "s",
     "rank": "1",
     "device": "",
     "peak_memory_bytes": "B",
@@ -94,7 +95,7 @@ def create(directory: Path, layout: Layout) -> None:
         path.touch()
         # Before HDF5 writes anything: HDF5 1.10 may crash, not fail, on a full disk.
         _reserve(path, layout.size())
-        with h5py.File(path, "w") as file:
+        with h5py.File(path, "w", locking=False) as file:
             _create(file, layout)
         _reserve(path, path.stat().st_size)
 
@@ -158,11 +159,14 @@ def _create(file: h5py.File, layout: Layout) -> None:
         ("parameters", np.int64),
         ("seconds", np.float64),
         ("cpu_seconds", np.float64),
+        ("path_seconds", np.float64),
         ("rank", np.int64),
         ("device", h5py.string_dtype("utf-8", DEVICE_BYTES)),
         ("peak_memory_bytes", np.int64),
     ):
         _dataset(local, name, (subdomains,), dtype, LOCAL_UNITS[name], [subdomain_scale])
+    local["cpu_seconds"].attrs["description"] = "of all ranks that trained the subdomain"
+    local["path_seconds"].attrs["description"] = "CPU seconds of one of the ranks that trained it together, all jobs"
     epochs_of = {"local": layout.epochs, "coarse": layout.coarse_epochs, COHERENT: layout.coherent_epochs}
     for group in ("local", *final_groups):
         rows, epochs = (subdomains,) if group == "local" else (), epochs_of[group]

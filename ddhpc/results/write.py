@@ -50,7 +50,7 @@ def write_local(
     if PARALLEL:
         with file_system(path):
             # Not closed when a write fails: closing waits for ranks that still wait for this one's write.
-            file = h5py.File(path, "r+", driver="mpio", comm=comm)
+            file = h5py.File(path, "r+", driver="mpio", comm=comm, locking=False)
             for name, slab in slabs.items():
                 dataset = file[f"local/{name}"]
                 with dataset.collective:
@@ -61,13 +61,14 @@ def write_local(
     for name, slab in slabs.items():
         everything = runtime.gather(comm, slab, subdomains)
         if comm.rank == 0:
-            with file_system(path), h5py.File(path, "r+") as file:
+            with file_system(path), h5py.File(path, "r+", locking=False) as file:
                 file[f"local/{name}"][...] = everything
 
 
 def finish(
     directory: Path,
     *,
+    job: str,
     present: np.ndarray,
     solution: Solution,
     labels: Mapping[str, np.ndarray],
@@ -78,6 +79,7 @@ def finish(
 
     Args:
         directory: of the run.
+        job: the attribute `job` of the file that this job made.
         present: [N] bool, the subdomains that are not absent.
         solution: of the coarse problem.
         labels: by split, [S].
@@ -86,7 +88,9 @@ def finish(
     """
     path, fusions = directory / PART, solution.fusions
     with file_system(path):
-        with h5py.File(path, "r+") as file:
+        with h5py.File(path, "r+", locking=False) as file:
+            if file.attrs["job"] != job:
+                raise InputError(f"{path}: another job has begun the run anew; expected one job for a run directory")
             for split in SPLITS:
                 for group, fusion in FINAL.items():
                     if fusion in fusions:

@@ -41,7 +41,7 @@ def directory(comm, tmp_path_factory):
 def layout():
     rng = np.random.default_rng(0)
     return results.Layout(
-        attributes={"config": "run:\n  seed: 0\n", "seed": 0, "hosts": text(["a", "bcd"])},
+        attributes={"config": "run:\n  seed: 0\n", "seed": 0, "job": "this", "hosts": text(["a", "bcd"])},
         classes=("one", "zwei", "trois", "ψ"),
         decomposition=windows(SHAPE, GRID, 1),
         grid=GRID,
@@ -74,7 +74,7 @@ def local_values():
         values[f"history/{name}"] = rng.random((subdomains, EPOCHS))
     for name in ("parameters", "rank", "peak_memory_bytes"):
         values[name] = rng.integers(0, 10**10, subdomains)
-    for name in ("seconds", "cpu_seconds"):
+    for name in ("seconds", "cpu_seconds", "path_seconds"):
         values[name] = rng.random(subdomains)
     values["device"] = text([f"CPU {n}" for n in range(subdomains)], 64)
     return values
@@ -98,6 +98,7 @@ def write(comm, directory):
         network[1].bias.data = torch.arange(4.0)
         results.finish(
             directory,
+            job="this",
             present=np.array([True] * (subdomains - 1) + [False]),
             solution=Solution(
                 network=network,

@@ -1,0 +1,103 @@
+"""What results depend on: a run continues only where it is the same, and where runs meet, differences are named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+
+import ddhpc
+from ddhpc import runtime
+from ddhpc.config import CODE, Config
+from ddhpc.errors import InputError
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+PLACES = ("data.file",)
+"""Where things are; what they hold is in `data_digest`."""
+SHOWN_DIGITS = 12
+
+
+def identity(config: Config, data_digest: str) -> dict[str, Any]:
+    """All that the results depend on, nested dictionaries of plain values, by section as in `Config.to_dict`."""
+    sections = config.to_dict()
+    sections["run"] = {name: sections["run"][name] for name in ("seed", "device")}
+    del sections["data"]["memory_limit"], sections["coarse"]["memory_limit"]
+    return {
+        **sections,
+        "data_digest": data_digest,
+        "ddhpc_version": ddhpc.__version__,
+        "git_commit": git_commit(),
+    }
+
+
+def identity_of(results: h5py.File) -> dict[str, Any]:
+    """The identity of the run that left a results file."""
+    found = identity(Config.from_yaml(results.attrs["config"]), str(results.attrs["data_digest"]))
+    return found | {name: str(results.attrs[name]) for name in CODE}
+
+
+def fingerprint(identity: Mapping[str, Any]) -> str:
+    """SHA-256 of an identity, hexadecimal; the same wherever its files lie."""
+    flat = {key: value for key, value in _flat(identity).items() if key not in PLACES}
+    return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """What differs between two identities, as in "run.seed was 0 and is now 1"."""
+    before, now = _flat(found), _flat(wanted)
+    changed = [key for key in {**before, **now} if key not in PLACES and before.get(key) != now.get(key)]
+    return [f"{key} was {_shown(key, before.get(key))} and is now {_shown(key, now.get(key))}" for key in changed]
+
+
+def check_alike(comm: MPI.Comm, host: str, identity: Mapping[str, Any]) -> None:
+    """InputError on all ranks unless all would train the same: with the same options, on the same data.
+
+    Packed files may lie on the disk of each node, and options in files that differ between nodes.
+
+    Args:
+        comm: all ranks.
+        host: of this rank.
+        identity: see `identity`, nested dictionaries of plain values.
+    """
+    mine = json.dumps(identity, sort_keys=True)
+    first = runtime.broadcast_text(comm, mine)
+
+    def compare() -> None:
+        if mine != first:
+            changed = differences(json.loads(first), json.loads(mine))
+            raise InputError(
+                f"rank {comm.rank} on {host} does not see what rank 0 sees: {', '.join(changed)}; expected the same "
+                "options and packed file on all ranks"
+            )
+
+    runtime.together(comm, compare)
+
+
+def _shown(key: str, value: Any) -> str:
+    return str(value)[:SHOWN_DIGITS] if key == "data_digest" else str(value)
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def git_commit() -> str:
+    """Commit of the source tree that runs, with -dirty when it is changed; empty when it is not a git checkout."""
+    tree = Path(__file__).parents[2]
+    if not (tree / ".git").exists():
+        return ""
+    command = ["git", "-C", str(tree), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
