@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import h5py
 import pytest
 import yaml
 from mpi4py import MPI
@@ -225,3 +226,29 @@ def test_a_wrong_task_is_refused(arguments, message, small, tmp_path):
     completed = mpirun(0, "--data.file", small, *OPTIONS, *arguments, cwd=tmp_path)
     assert completed.returncode == 2
     assert message in completed.stderr
+
+
+def test_ranks_with_another_copy_of_the_data_train_nothing(small, tmp_path):
+    for n in range(2):
+        (tmp_path / f"rank{n}").mkdir()
+        shutil.copy(small, tmp_path / f"rank{n}/small.h5")
+    with h5py.File(tmp_path / "rank1/small.h5", "r+") as file:
+        file["test/image"].attrs["sha256"] = "0" * 64
+    own = 'cd rank${OMPI_COMM_WORLD_RANK:-$PMI_RANK}; exec "$0" "$@" --output ../run'
+    job = start(2, "small.h5", tmp_path, through=("bash", "-c", own))
+    assert job.wait(timeout=60) == 2
+    said = [line for line in (tmp_path / "stderr").read_text().splitlines() if line.startswith("ddhpc: ")]
+    assert len(said) == 1
+    assert "does not see what rank 0 sees: data_digest was" in said[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_second_job_in_the_directory_is_refused_and_harms_nothing(small, tmp_path, undisturbed):
+    job = start(2, small, tmp_path)
+    wait_for_checkpoint(tmp_path, job)
+    other = mpirun(1, "--data.file", small, *OPTIONS, "--output", "run", "--overwrite", "--run.seed", 9, cwd=tmp_path)
+    assert other.returncode == 2
+    assert "--output run: a job, process " in other.stderr
+    assert job.wait(timeout=120) == 0
+    same_bits(tmp_path / "run", undisturbed[0])
+    assert not (tmp_path / "run/run.lock").exists()

@@ -61,6 +61,14 @@ def test_a_training_starts_no_more_ranks_than_it_has_subdomains(tmp_path):
         ({"options": {}}, "expected a mapping with vary"),
         ({"vary": {"run.seed": [0]}, "grids": 1}, "expected a mapping with vary"),
         ({"vary": {"run.seed": 0}}, "expected a mapping from options to lists of values"),
+        ({"vary": {1: [0]}}, "vary: expected the name of an option, such as local.epochs, found 1"),
+        ("options: {yes: 1}\nvary: {run.seed: [0]}", "options: expected the name of an option.*, found True"),
+        ({"options": [1], "vary": {"run.seed": [0]}}, "options: expected a mapping from options to values"),
+        ({"vary": {"data.memory_limit": ["null", 0, 0.0]}}, "twice; expected each training once"),
+        ({"vary": [{"run.seed": [0]}, {"run.seed": [0]}]}, "vary: has {'run.seed': 0} twice"),
+        ({"vary": "run.seed"}, "vary: expected a mapping"),
+        ("vary: !!python/name:os.system ''", "cannot read it as YAML"),
+        ("vary: {run.seed: &a [*a]}", "cannot read it as YAML: nested too deeply"),
         ({"vary": {"run.seed": []}}, "expected a mapping from options to lists of values"),
         ({"vary": {"run.sed": [0]}}, "--run.sed: unknown option, did you mean --run.seed?"),
         ({"vary": {"local.epochs": ["many"]}}, "local.epochs"),
@@ -72,6 +80,33 @@ def test_a_mistake_in_a_study_is_named_with_its_file(tmp_path, study, message):
         read_study(write(tmp_path, study), tmp_path)
     assert "study.yaml" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_names_that_would_collide_get_their_sections(tmp_path):
+    vary = [
+        {f"{section}.{name}": [value]}
+        for name, value in (("epochs", 5), ("learning_rate", 0.01))
+        for section in ("local", "coarse")
+    ]
+    trainings = read_study(write(tmp_path, {"vary": vary}), tmp_path)
+    assert [training.directory.name for training in trainings] == [
+        *("local.epochs-5", "coarse.epochs-5", "local.learning_rate-0.01", "coarse.learning_rate-0.01")
+    ]
+    assert [training.config.local.epochs for training in trainings] == [5, 10, 10, 10]
+
+
+def test_null_and_truth_are_values(tmp_path):
+    vary = {"data.memory_limit": [None, 0], "local.flip": [True, False]}
+    trainings = read_study(write(tmp_path, {"vary": vary}), tmp_path)
+    assert [each.config.data.memory_limit for each in trainings] == [None, None, 0, 0]
+    assert [each.config.local.flip for each in trainings] == [True, False, True, False]
+    assert trainings[0].directory.name == "memory_limit-null_flip-true"
+
+
+def test_values_that_make_the_same_name_make_two_directories(tmp_path):
+    vary = {"model.name": ["a/b:c", "a-b:c", "a-b-c"]}
+    trainings = read_study(write(tmp_path, {"vary": vary}), tmp_path)
+    assert len({training.directory for training in trainings}) == 3
 
 
 @pytest.mark.slow
@@ -99,6 +134,13 @@ def test_a_study_runs_what_is_missing_and_compares_all(small, tmp_path):
             assert float(row["critical_path"]) == pytest.approx(cpu.max() + coarse)
             assert int(row["parameters"]) == file["local/parameters"][...].sum()
     assert "2 seeds" in (tmp_path / "s/table.txt").read_text()
+    write(tmp_path, {**study, "options": {**study["options"], "local.epochs": 2}})
+    changed = sweep(tmp_path, "--output", "s")
+    assert changed.returncode == 2
+    assert "finished before" not in changed.stdout
+    (said,) = changed.stderr.splitlines()
+    for name in ("grid-1x1", "grid-2x2_overlap-0_seed-0", "grid-2x2_overlap-0_seed-1"):
+        assert f"s/{name} is another run: local.epochs was 1 and is now 2" in said
     latex = (tmp_path / "s/table.tex").read_text()
     assert latex.count(r"\\") == 3
     assert all(

@@ -417,3 +417,47 @@ def test_a_garbled_chunk_is_noticed(file: Path) -> None:
     with pytest.raises(InputError) as error:
         packed.read("train", whole(packed))
     assert_one_line(error, str(file), "cannot be read")
+
+
+def swapped(images: np.ndarray) -> np.ndarray:
+    """The same pixels, and so the same statistics, in another order."""
+    other = images.copy()
+    other[0, 0, 0, [0, 1]] = images[0, 0, 0, [1, 0]]
+    assert not np.array_equal(other, images)
+    return other
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_other_pixels_are_other_data(file, tmp_path, old):
+    again, other = pack(tmp_path / "again.h5", noise(5, 2, 6, 7)), pack(tmp_path / "y.h5", swapped(noise(5, 2, 6, 7)))
+    packed = open_packed(file)
+    if old:
+        for path in (file, other.path):
+            with h5py.File(path, "r+") as stored:
+                for split in packed.splits:
+                    del stored[f"{split}/image"].attrs["sha256"]
+        packed, other = open_packed(file), open_packed(other.path)
+    else:
+        assert packed.digest == again.digest
+    assert np.allclose([packed.mean, packed.std], [other.mean, other.std])
+    assert packed.digest != other.digest
+
+
+@pytest.mark.parametrize("read", ["read", "labels", "ids", "sample"])
+def test_a_file_that_is_replaced_while_a_job_runs_ends_it(file, read):
+    packed = open_packed(file)
+    arguments = {"read": ("val", whole(packed)), "sample": ("val", 0)}.get(read, ("val",))
+    pack(file, noise(5, 2, 6, 7), overwrite=True)
+    getattr(packed, read)(*arguments)
+    pack(file, swapped(noise(5, 2, 6, 7)), overwrite=True)
+    with pytest.raises(InputError) as error:
+        getattr(packed, read)(*arguments)
+    assert_one_line(error, str(file), "has changed since the job began; expected the same data to its end")
+
+
+def test_a_folder_is_no_packed_file(tmp_path):
+    with pytest.raises(InputError) as error:
+        find(str(tmp_path))
+    assert_one_line(
+        error, f"--data.file {tmp_path}: is a directory", f"python -m ddhpc prepare images {tmp_path} --output"
+    )

@@ -9,6 +9,7 @@ from ddhpc.config import Run
 from ddhpc.decomposition import owned
 from ddhpc.errors import InputError
 from ddhpc.progress import Progress
+from ddhpc.results import check_alike
 
 pytestmark = pytest.mark.mpi
 
@@ -32,6 +33,19 @@ def test_an_error_on_one_rank_is_raised_on_all(comm):
 
     with pytest.raises(InputError, match=f"^rank {comm.size - 1} cannot: ü$"):
         runtime.together(comm, fail_on_last)
+
+
+def test_all_ranks_have_to_see_the_same(comm):
+    same = {"run": {"seed": 0}, "data_digest": "a" * 64}
+    check_alike(comm, "here", same)
+    if comm.size == 1:
+        return
+    mine = {**same, "data_digest": "b" * 64} if comm.rank == comm.size - 1 else same
+    with pytest.raises(InputError) as error:
+        check_alike(comm, f"host{comm.rank}", mine)
+    changed = f"data_digest was {'a' * 12} and is now {'b' * 12}"
+    last = comm.size - 1
+    assert str(error.value).startswith(f"rank {last} on host{last} does not see what rank 0 sees: {changed}; expected")
 
 
 def test_the_lowest_failing_rank_speaks(comm):
