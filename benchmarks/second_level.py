@@ -81,7 +81,8 @@ def measure(comm, subdomains: int, given: argparse.Namespace, directory: Path) -
     slabs = {f"{split}/decision": made_up(mine, labels[split], given.classes) for split in SPLITS}
     slabs |= {f"{split}/accuracy": accuracy(slabs[f"{split}/decision"], labels[split]) for split in SPLITS}
     layout = results.Layout(
-        attributes={"job": ""},
+        attributes={"job": "", **dict.fromkeys(("config", "data_digest", "ddhpc_version", "git_commit"), "")}
+        | {"ranks": comm.size, "cores": 1},
         classes=tuple(map(str, range(given.classes))),
         decomposition=windows((side, side), (side, side)),
         grid=(side, side),

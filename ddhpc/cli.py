@@ -15,6 +15,7 @@ from ddhpc import __version__, runtime
 from ddhpc.errors import BAD_INPUT, InputError, Stopped
 from ddhpc.options import Command, add_configuration, closest, configure, parse, parser, train_parser
 from ddhpc.prepare import KINDS, add_common_options, load
+from ddhpc.visible import tell
 
 MPIRUN = "mpirun -n {ranks}"
 
@@ -71,7 +72,7 @@ def main(argv: list[str], started: float) -> None:
 def say(text: str) -> None:
     """Print once, not once a rank."""
     if runtime.launched_rank() == 0:
-        print(text, flush=True)
+        tell(text)
 
 
 def alone(action: Callable[[], None]) -> None:
@@ -250,10 +251,8 @@ def phantom(argv: list[str], started: float) -> None:
     def write() -> None:
         with progress_of("phantoms") as progress:
             counts = write_phantoms(**given, progress=progress)
-        print(
-            f"{given['out']}: {', '.join(f'{count} {label}' for label, count in counts.items())} (synthetic phantoms)"
-        )
-        print(f"pack them: python -m ddhpc prepare ct {given['out']} --output ct.h5 --groups CT-0 CT-2,CT-3")
+        tell(f"{given['out']}: {', '.join(f'{count} {label}' for label, count in counts.items())} (synthetic phantoms)")
+        tell(f"pack them: python -m ddhpc prepare ct {given['out']} --output ct.h5 --groups CT-0 CT-2,CT-3")
 
     alone(write)
 
@@ -307,7 +306,7 @@ def report(argv: list[str], started: float) -> None:
     from ddhpc.report.page import write_report
 
     baseline, output = (Path(path) if path else None for path in (given.baseline, given.output))
-    alone(lambda: print(write_report(Path(given.run), baseline, output)))
+    alone(lambda: tell(str(write_report(Path(given.run), baseline, output))))
 
 
 VERBS: dict[str, Callable[[list[str], float], None]] = {

@@ -1,5 +1,7 @@
 """The two ways in which a job ends early and in order, on all ranks together."""
 
+from ddhpc.visible import visible
+
 BAD_INPUT = 2
 """Exit code of a job that ends for bad input."""
 TO_BE_CONTINUED = 75
@@ -13,6 +15,9 @@ class InputError(ValueError):
     """
 
     code = BAD_INPUT
+
+    def __init__(self, message: str) -> None:
+        super().__init__(visible(message, kept=""))
 
 
 class Stopped(Exception):

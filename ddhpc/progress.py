@@ -7,12 +7,15 @@ import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
+
+from ddhpc.visible import visible
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -30,9 +33,20 @@ def is_terminal() -> bool:
     return sys.stdout.isatty() and os.get_terminal_size(sys.stdout.fileno()).columns > 0
 
 
+class PlainConsole(Console):
+    """Shows text as it is: no markup, no emoji codes, and no hidden characters."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """See rich; called for each text that is printed, also in tables."""
+        return super().render_str(visible(text), **options)
+
+
 def console() -> Console:
     """Where tables go: in colour on a terminal, plain text of 120 columns elsewhere."""
-    return Console(highlight=False) if is_terminal() else Console(highlight=False, width=120, color_system=None)
+    return PlainConsole() if is_terminal() else PlainConsole(width=120, color_system=None)
 
 
 def clock(seconds: float) -> str:

@@ -9,7 +9,6 @@ import logging
 import math
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ import numpy as np
 
 from ddhpc.config import Run
 from ddhpc.errors import InputError, Stopped
+from ddhpc.visible import complain
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -60,7 +60,7 @@ def log_to(directory: Path, rank: int) -> None:
 def warn(message: str) -> None:
     """One line on standard error, for what the job survives; called on the one rank that it concerns."""
     log.warning(message)
-    print(f"ddhpc: warning: {message}", file=sys.stderr, flush=True)
+    complain(f"ddhpc: warning: {message}")
 
 
 def launched_size() -> int:

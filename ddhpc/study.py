@@ -22,6 +22,7 @@ from ddhpc.errors import BAD_INPUT, TO_BE_CONTINUED, InputError, Stopped
 from ddhpc.options import configure, train_parser
 from ddhpc.report.comparison import compare
 from ddhpc.results import differences, identity, identity_of, is_finished, open_results
+from ddhpc.visible import tell
 from ddhpc.yaml_file import read_yaml
 
 KEYS = ("recipe", "config", "options", "vary")
@@ -150,7 +151,7 @@ def run_study(
         command = training.command(launcher, ranks)
         done = is_finished(training.directory)
         state = "finished before" if done else shlex.join(command)
-        print(f"[{number}/{len(trainings)}] {training.directory.name}: {state}", flush=True)
+        tell(f"[{number}/{len(trainings)}] {training.directory.name}: {state}")
         if not done and not list_only and (code := _run(command, training.config.run.stop_signal)):
             if code == TO_BE_CONTINUED:
                 raise Stopped(f"stopped in {training.directory}; the same command continues")

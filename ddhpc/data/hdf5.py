@@ -6,11 +6,56 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import h5py
 import numpy as np
 
 from ddhpc.errors import InputError
+
+Item = TypeVar("Item")
+
+MOST_OBJECTS = 10_000
+MOST_COMPRESSION = 2000
+"""Times by which stored values may be smaller than they are; DEFLATE's limit is 1,032."""
+
+
+def check_self_contained(file: h5py.File) -> None:
+    """ValueError where something in a file comes from elsewhere, or is far larger than what is stored.
+
+    External storage, links to other files and virtual datasets would bring other files of the machine into results;
+    datasets that are declared but not stored would take any memory.
+    """
+    seen = 0
+
+    def fault(name: bytes, info: h5py.h5l.LinkInfo) -> str | None:
+        nonlocal seen
+        seen += 1
+        shown = f"/{name.decode(errors='backslashreplace')}"
+        if seen > MOST_OBJECTS:
+            return f"more than {MOST_OBJECTS:,} objects"
+        if info.type != h5py.h5l.TYPE_HARD:
+            return f"{shown} is a link to elsewhere, expected all data in the file itself"
+        found = file[name]
+        if isinstance(found, h5py.Dataset):
+            if found.id.get_create_plist().get_external_count() or found.is_virtual:
+                return f"{shown} is stored in another file, expected all data in the file itself"
+            if found.nbytes > MOST_COMPRESSION * (found.id.get_storage_size() + 64):
+                return f"{shown} is declared as {found.shape}, of which most is not there"
+        return None
+
+    if found := file.id.links.visit(fault, info=True):
+        raise ValueError(found)
+
+
+def attribute(item: h5py.HLObject, name: str, kind: type[Item]) -> Item | None:
+    """An attribute of the wanted type; None where there is none, or one of another type or shape."""
+    try:
+        value = item.attrs.get(name)
+    except (OSError, TypeError, ValueError, UnicodeDecodeError):
+        return None
+    value = value.item() if isinstance(value, np.generic) else value
+    return value if isinstance(value, kind) else None
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ddhpc.data.hdf5 import decoded, reading
+from ddhpc.data.hdf5 import attribute, check_self_contained, decoded, reading
 from ddhpc.errors import InputError
 
 FORMAT = "ddhpc packed images"
@@ -167,14 +167,21 @@ def open_packed(path: Path | str) -> Packed:
 
 def describe(file: h5py.File, path: Path) -> Packed:
     """What an open packed file holds; InputError as of `open_packed`."""
-    if file.attrs.get("format") != FORMAT:
+    if attribute(file, "format", str) != FORMAT:
         raise InputError(f"{path}: is an HDF5 file but not a packed file; make one with `prepare`")
-    if file.attrs.get("format_version") != FORMAT_VERSION:
+    if attribute(file, "format_version", int) != FORMAT_VERSION:
         found = file.attrs.get("format_version")
         raise InputError(f"{path}: has format version {found}; expected {FORMAT_VERSION}; `prepare` it again")
-    if not file.attrs.get("complete", False):
+    if not attribute(file, "complete", bool):
         raise InputError(f"{path}: is not complete, its writer was interrupted; `prepare` it again")
-    classes = tuple(decoded(_dataset(file, path, "classes")))
+    try:
+        check_self_contained(file)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; `prepare` it again") from error
+    listed = _dataset(file, path, "classes")
+    if listed.ndim != 1 or listed.dtype.kind != "S":
+        raise InputError(f"{path}: classes is {listed.dtype} {listed.shape}; expected a string a class")
+    classes = tuple(decoded(listed))
     train = _dataset(file, path, "train/image")
     if train.ndim not in (4, 5) or train.dtype.name not in DTYPES or train.chunks is None:
         raise InputError(
@@ -189,7 +196,7 @@ def describe(file: h5py.File, path: Path) -> Packed:
                 f"{path}: {split}/image is {image.dtype} {image.shape[1:]} a sample; "
                 f"expected {train.dtype} {train.shape[1:]} as in train"
             )
-        consistent = label.shape == name.shape == image.shape[:1]
+        consistent = label.shape == name.shape == image.shape[:1] and label.ndim == 1
         if not consistent or label.dtype.kind not in "iu" or name.dtype.kind != "S":
             raise InputError(
                 f"{path}: split {split} has {image.shape[0]} images, label {label.dtype} {label.shape} and "
@@ -197,15 +204,15 @@ def describe(file: h5py.File, path: Path) -> Packed:
             )
         samples[split], labels[split], ids[split] = image.shape[0], np.asarray(label, np.int64), decoded(name)
     check_labels(path, classes, labels)
-    mean, std = (np.asarray(_dataset(file, path, f"statistics/{name}"), np.float64) for name in ("mean", "std"))
+    mean, std = (_statistics(file, path, name) for name in ("mean", "std"))
     _check_statistics(path, mean, std, channels=train.shape[1])
     digest = hashlib.sha256(repr((train.shape[1:], train.dtype.name, classes)).encode())
     for split in SPLITS:
         digest.update(labels[split].astype("<i8").tobytes() + "\0".join(ids[split]).encode())
     digest.update(np.stack([mean, std]).astype("<f8").tobytes())
-    checksums = [file[f"{split}/image"].attrs.get(CHECKSUM) for split in SPLITS]
-    if all(isinstance(checksum, str) for checksum in checksums):
-        digest.update("".join(checksums).encode())
+    checksums = [attribute(file[f"{split}/image"], CHECKSUM, str) for split in SPLITS]
+    if all(checksums):
+        digest.update(repr(checksums).encode())
     elif _size(path) <= SMALL_BYTES:
         digest.update(path.read_bytes())
     return Packed(
@@ -219,7 +226,7 @@ def describe(file: h5py.File, path: Path) -> Packed:
         std=std,
         chunk_shape=train.chunks[2:],
         chunk_samples=train.chunks[0],
-        source=str(file.attrs.get("source", "")),
+        source=attribute(file, "source", str) or "",
         digest=digest.hexdigest(),
         stamp=_stamp(path),
     )
@@ -238,6 +245,13 @@ def check_labels(path: Path, classes: Sequence[str], labels: Mapping[str, np.nda
     absent = sorted(set(range(len(classes))) - set(labels["train"].tolist()))
     if absent:
         raise InputError(f"{path}: class {classes[absent[0]]!r} has no training sample; expected at least one")
+
+
+def _statistics(file: h5py.File, path: Path, name: str) -> np.ndarray:
+    found = _dataset(file, path, f"statistics/{name}")
+    if found.dtype.kind not in "iuf" or found.ndim != 1:
+        raise InputError(f"{path}: statistics/{name} is {found.dtype} {found.shape}; expected a number a channel")
+    return np.asarray(found, np.float64)
 
 
 def _check_statistics(path: Path, mean: np.ndarray, std: np.ndarray, *, channels: int) -> None:

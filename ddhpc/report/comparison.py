@@ -16,11 +16,19 @@ from rich.table import Table
 
 from ddhpc.config import Config
 from ddhpc.errors import InputError
-from ddhpc.progress import console, is_terminal
+from ddhpc.progress import PlainConsole, console, is_terminal
 from ddhpc.report.cost import critical_path
 from ddhpc.report.numbers import by, duration, percent
 from ddhpc.results import COHERENT, FUSIONS, open_results, verify
+from ddhpc.visible import visible
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""Beginnings of what spreadsheets compute (OWASP, CSV injection)."""
+LATEX = {letter: f"\\{letter}" for letter in "#$%&_{}"} | {
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+}
 WIDTH = 200
 """Columns of the table in a file."""
 
@@ -153,7 +161,7 @@ def as_csv(rows: Sequence[Row]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, [field.name for field in fields(Row)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(each) for each in rows)
+    writer.writerows({name: _as_cell(value) for name, value in asdict(each).items()} for each in rows)
     return out.getvalue()
 
 
@@ -167,8 +175,14 @@ def as_latex(groups: Sequence[Sequence[Row]]) -> str:
     return "\n".join([*frame, r"\bottomrule", r"\end{tabular}", ""])
 
 
+def _as_cell(value: object) -> object:
+    """A value that no spreadsheet takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
 def _escaped(cell: str) -> str:
-    return cell.replace("%", r"\%").replace("_", r"\_").replace("&", r"\&")
+    """A cell as LaTeX shows it."""
+    return "".join(LATEX.get(letter, letter) for letter in visible(cell))
 
 
 def compare(runs: Sequence[Path], stem: Path | None = None, seeds_together: bool = False) -> None:
@@ -179,10 +193,10 @@ def compare(runs: Sequence[Path], stem: Path | None = None, seeds_together: bool
     damaged = [f"{run}: {problem}" for run in runs for problem in verify(run)]
     rows = [row(run) for run in runs]
     groups = by_seed(rows) if seeds_together else [[each] for each in rows]
-    as_text(groups, Console() if is_terminal() else Console(width=WIDTH))
+    as_text(groups, PlainConsole() if is_terminal() else PlainConsole(width=WIDTH))
     if stem:
         with stem.with_suffix(".txt").open("w") as text:
-            as_text(groups, Console(file=text, width=WIDTH))
+            as_text(groups, PlainConsole(file=text, width=WIDTH))
         stem.with_suffix(".csv").write_text(as_csv(rows))
         stem.with_suffix(".tex").write_text(as_latex(groups))
         console().print(f"written: {stem}.txt, {stem}.csv, {stem}.tex", soft_wrap=True)

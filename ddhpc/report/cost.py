@@ -13,6 +13,7 @@ from ddhpc.data.packed import SPLITS
 from ddhpc.decomposition import team
 from ddhpc.errors import InputError
 from ddhpc.report.numbers import by, plural
+from ddhpc.results import names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +94,9 @@ def check_baseline(file: h5py.File, baseline: h5py.File, named: Path) -> None:
     grid = baseline["decomposition"].attrs["grid"]
     if max(grid) > 1:
         raise InputError(f"{option}: has the grid {by(grid)}; expected the global CNN, --decomposition.grid of ones")
-    mine, other = (each["classes"].asstr()[...].tolist() for each in (file, baseline))
-    if mine != other:
-        raise InputError(f"{option}: has the classes {', '.join(other)}; expected {', '.join(mine)}, as the run has")
+    own, its = (names(each["classes"]) for each in (file, baseline))
+    if own != its:
+        raise InputError(f"{option}: has the classes {', '.join(its)}; expected {', '.join(own)}, as the run has")
     for split in SPLITS:
         mine, other = (len(each[f"samples/{split}/label"]) for each in (file, baseline))
         if mine != other:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from ddhpc.doctor import Finding
 from ddhpc.progress import console
@@ -18,7 +19,7 @@ def print_findings(findings: Sequence[Finding]) -> None:
     for column in ("check", "status", "found"):
         table.add_column(column)
     for finding in findings:
-        table.add_row(finding.check, f"[{COLOURS[finding.status]}]{finding.status}[/]", finding.found)
+        table.add_row(finding.check, Text(finding.status, COLOURS[finding.status]), finding.found)
     out = console()
     out.print(table)
     errors = [finding.check for finding in findings if finding.status == "error"]

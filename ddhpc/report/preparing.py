@@ -12,6 +12,7 @@ from ddhpc.data.division import plural
 from ddhpc.data.images import Prepared
 from ddhpc.progress import console, is_terminal
 from ddhpc.report.numbers import by, mebibytes
+from ddhpc.visible import tell
 
 SHOWN_FILES = 20
 
@@ -46,18 +47,18 @@ def print_prepared(prepared: Prepared, output: Path) -> None:
     """Counts, what was done, what was left out and why, and how to go on."""
     packed = prepared.packed
     counts = ", ".join(f"{count:,} {split}" for split, count in packed.samples.items())
-    print(
+    tell(
         f"{output}: {counts} {packed.noun} of {by(packed.image_shape)}, {packed.channels} "
         f"channel{'s' * (packed.channels > 1)} {packed.dtype}, {len(packed.classes)} classes, "
         f"{mebibytes(output.stat().st_size)}"
     )
     for note in prepared.notes:
-        print(f"  {note}")
+        tell(f"  {note}")
     if prepared.skipped:
         print(f"  {plural(len(prepared.skipped), 'file')} left out (all are named in /skipped of the packed file):")
         for name, reason in list(prepared.skipped.items())[:SHOWN_FILES]:
-            print(f"    {name}: {reason}")
+            tell(f"    {name}: {reason}")
         if len(prepared.skipped) > SHOWN_FILES:
             print(f"    and {len(prepared.skipped) - SHOWN_FILES} more")
     grid, ranks = " ".join(["2"] * packed.dimensions), 2**packed.dimensions
-    print(f"train on it: mpirun -n {ranks} python -m ddhpc --data.file {output} --decomposition.grid {grid}")
+    tell(f"train on it: mpirun -n {ranks} python -m ddhpc --data.file {output} --decomposition.grid {grid}")

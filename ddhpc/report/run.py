@@ -17,7 +17,7 @@ from ddhpc.problem import Problem
 from ddhpc.progress import console
 from ddhpc.report.cost import machine
 from ddhpc.report.numbers import by, duration, percent
-from ddhpc.results import COHERENT, FUSIONS, is_finished, open_results, verify
+from ddhpc.results import COHERENT, FUSIONS, is_finished, names, open_results, verify
 
 SHOWN_SPLITS = ("val", "test")
 
@@ -52,13 +52,13 @@ def print_run(run: Path, checkpoints: bool = False) -> None:
             "Accuracy of the local CNNs in %, val / test, laid out as the grid": _grid_table(file),
             "Accuracy of the final decision": _fusion_table(file),
         }
-        classes = file["classes"].asstr()[...]
+        classes = names(file["classes"])
         if len(classes) == 2:
             tables[f"Test of {classes[1]} (positive) against {classes[0]}"] = _binary_table(file)
         if len(file["fusion/absent/more"]) > 1:
             tables["Accuracy on test with fewer subdomains"] = _absent_table(file)
         for title, table in {**tables, "Time": _time_table(file)}.items():
-            out.print(f"\n[bold]{title}[/bold]")
+            out.print(f"\n{title}", style="bold")
             out.print(table)
         config = Config.from_yaml(file.attrs["config"])
         parameters = file["local/parameters"][...]

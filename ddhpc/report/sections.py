@@ -19,6 +19,8 @@ from ddhpc.report.figures import accuracy, domain, training
 from ddhpc.report.figures.style import shortened
 from ddhpc.report.numbers import by, duration, percent
 from ddhpc.report.picture import Pictures
+from ddhpc.results import names
+from ddhpc.visible import visible
 
 EXAMPLES = 4
 OLD = "is not in this results file, which an older version wrote; it is left out."
@@ -70,7 +72,7 @@ def _domain(file: h5py.File) -> domain.Domain:
 
 def _decomposition(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Section:
     chosen = critical_path(file).slowest
-    name = file["samples/test/id"].asstr()[0]
+    name = visible(file["samples/test/id"].asstr()[0], kept="")
     caption = (
         f"{len(area.blocks)} subdomains, {by(area.grid)}, numbered row-major, on "
         f"{'volumes' if len(area.shape) == 3 else 'images'} of {by(area.shape)}. A local CNN sees its block and the "
@@ -153,7 +155,7 @@ def _confusion(file: h5py.File) -> Section:
     title = "Which classes are taken for which"
     if "test" not in file["fusion/dnn"]:
         return Section(name="confusion", title=title, caption=f"The confusion matrix {OLD}")
-    counts, classes = file["fusion/dnn/test/confusion"][...], file["classes"].asstr()[...].tolist()
+    counts, classes = file["fusion/dnn/test/confusion"][...], names(file["classes"])
     wrong = counts * (1 - np.eye(len(classes), dtype=counts.dtype))
     row, column = np.unravel_index(int(wrong.argmax()), wrong.shape)
     most = f"Most often, {wrong.max()} times, {classes[row]} is taken for {classes[column]}." if wrong.any() else ""
@@ -176,14 +178,14 @@ def _dependence(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Sec
     if "coarse/weights" not in file:
         return leave(caption=f"The coarse DNN itself {OLD}")
     weights = {name: dataset[...] for name, dataset in file["coarse/weights"].items()}
-    classes, labels = file["classes"].asstr()[...].tolist(), file["samples/test/label"][...]
+    classes, labels = names(file["classes"]), file["samples/test/label"][...]
     network = coarse.restored(weights, subdomains, len(classes), Config.from_yaml(file.attrs["config"]).coarse)
     local, final = file["local/test/decision"][...], file["coarse/test/decision"][...]
     usual = file["local/train/decision"][...].mean(axis=1)
     shares = drops(partial(coarse.decide, network), local, usual)
     chosen = examples(labels, final, coarse.vote(local), shares, EXAMPLES)
     found = 100 * shares
-    names = file["samples/test/id"].asstr()[...]
+    ids = names(file["samples/test/id"])
     named = [shortened(name) for name in classes]
     decided = [f"{named[final[n].argmax()]}, {percent(final[n].max())}" for n in chosen]
     truth = ["right" if final[n].argmax() == labels[n] else f"is {named[labels[n]]}" for n in chosen]
@@ -209,7 +211,7 @@ def _dependence(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Sec
         head=(
             "subdomain",
             "mean over test",
-            *(f"{words} ({names[n]})" for n, words in zip(chosen, said, strict=True)),
+            *(f"{words} ({ids[n]})" for n, words in zip(chosen, said, strict=True)),
         ),
         rows=[(str(n), f"{overall[n]:+.2f}", *(f"{found[m, n]:+.2f}" for m in chosen)) for n in range(subdomains)],
     )

@@ -12,6 +12,7 @@ from ddhpc.decomposition import extent
 from ddhpc.metrics import scores
 from ddhpc.report.cost import critical_path, differences, machine
 from ddhpc.report.numbers import by, duration, percent, plural
+from ddhpc.results import names
 
 
 def _interval(file: h5py.File) -> str:
@@ -42,7 +43,7 @@ def summary(file: h5py.File, baseline: h5py.File | None) -> list[str]:
     config, path, attributes = Config.from_yaml(file.attrs["config"]), critical_path(file), file.attrs
     shares = {fusion: percent(file[f"fusion/{fusion}"].attrs["test"]) for fusion in ("dnn", "mean", "vote")}
     counts = {split: len(file[f"samples/{split}/label"]) for split in ("train", "val", "test")}
-    classes, subdomains = file["classes"].asstr()[...].tolist(), len(file["subdomain"])
+    classes, subdomains = names(file["classes"]), len(file["subdomain"])
     shape = file["decomposition"].attrs["image_shape"]
     lower, upper = file["decomposition/lower"][...], file["decomposition/upper"][...]
     sizes = sorted(

@@ -10,7 +10,7 @@ from ddhpc.results.gather import gather_local
 from ddhpc.results.identity import check_alike, differences, fingerprint, git_commit, identity, identity_of
 from ddhpc.results.layout import COHERENT, DEVICE_BYTES, FUSIONS, PHASES, SCORED, Layout, create
 from ddhpc.results.lock import earlier_jobs, lock
-from ddhpc.results.read import open_results, verify
+from ddhpc.results.read import names, open_results, verify
 from ddhpc.results.write import finish, write_local
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "identity_of",
     "is_finished",
     "lock",
+    "names",
     "open_results",
     "run_directory",
     "verify",

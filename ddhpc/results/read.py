@@ -8,11 +8,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ddhpc.data.packed import SPLITS
+from ddhpc.data.hdf5 import attribute, reason
+from ddhpc.data.packed import FORMAT, SPLITS
 from ddhpc.errors import InputError
 from ddhpc.metrics import accuracy
 from ddhpc.results.directory import FILE, PART
 from ddhpc.results.layout import FINAL, FORMAT_VERSION
+from ddhpc.results.schema import check_schema
+from ddhpc.visible import visible
 
 
 def open_results(run: Path) -> h5py.File:
@@ -28,10 +31,24 @@ def open_results(run: Path) -> h5py.File:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
         raise InputError(f"{path}: truncated, or not HDF5 ({error})") from error
-    version = file.attrs.get("format_version")
-    if version != FORMAT_VERSION or "fusion" not in file:
-        raise InputError(f"{path}: expected a results file of format version {FORMAT_VERSION}, found {version}")
+    try:
+        if attribute(file, "format", str) == FORMAT:
+            raise InputError(f"{path}: is a packed file, not a run; `plan --data.file {path}` describes it")
+        version = file.attrs.get("format_version")
+        if attribute(file, "format_version", int) != FORMAT_VERSION:
+            raise InputError(f"{path}: expected a results file of format version {FORMAT_VERSION}, found {version}")
+        check_schema(file)
+    except (ValueError, OSError, RuntimeError, KeyError) as error:
+        file.close()
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: is no results file: {reason(error)}") from error
     return file
+
+
+def names(stored: h5py.Dataset) -> list[str]:
+    """Texts of a results file [n], such as its classes, fit to be shown."""
+    return [visible(name, kept="") for name in stored.asstr()[...].tolist()]
 
 
 def digest(values: np.ndarray) -> str:

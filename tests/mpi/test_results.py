@@ -41,7 +41,10 @@ def directory(comm, tmp_path_factory):
 def layout():
     rng = np.random.default_rng(0)
     return results.Layout(
-        attributes={"config": "run:\n  seed: 0\n", "seed": 0, "job": "this", "hosts": text(["a", "bcd"])},
+        attributes={
+            **{"config": "run:\n  seed: 0\n", "seed": 0, "job": "this", "hosts": text(["a", "bcd"]), "ranks": 2},
+            **{"data_digest": "a", "ddhpc_version": "0", "git_commit": "", "cores": 2},
+        },
         classes=("one", "zwei", "trois", "ψ"),
         decomposition=windows(SHAPE, GRID, 1),
         grid=GRID,
