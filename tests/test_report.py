@@ -1,14 +1,17 @@
+import h5py
 import numpy as np
 import pytest
 
 from ddhpc.config import Config, Data, Decomposition, Local, Model
 from ddhpc.data.packed import SPLITS
 from ddhpc.decomposition import extent, grow
+from ddhpc.metrics import confusion, scores
 from ddhpc.models import parameters
 from ddhpc.problem import open_problem
 from ddhpc.progress import clock
 from ddhpc.report.numbers import by, duration, mebibytes, percent
 from ddhpc.report.plan import activation_bytes, print_plan, shares
+from ddhpc.report.run import _binary_table
 
 LIMIT = 1e-5
 """GiB, between the bytes of the smallest and the largest window."""
@@ -100,3 +103,17 @@ def test_numbers_as_a_person_reads_them():
     assert duration(12.34) == "12.3 s"
     assert mebibytes(3 * 2**20) == "3.0 MiB"
     assert [clock(seconds) for seconds in (5, 65, 3725)] == ["0:05", "1:05", "1:02:05"]
+
+
+def test_few_positives_are_told_below_the_table(tmp_path):
+    labels = (np.arange(200) < 2).astype(int)
+    decisions = np.random.default_rng(0).dirichlet((1, 1), 200)
+    with h5py.File(tmp_path / "results.h5", "w") as file:
+        for fusion in ("mean", "vote", "dnn"):
+            group = file.create_group(f"fusion/{fusion}/test")
+            group["confusion"] = confusion(decisions, labels)
+            group.attrs.update(found := scores(decisions, labels))
+        caption = _binary_table(file).caption
+    assert 800 < found["sensitivity_resamples"] < 900  # 1 - exp(-2) of them have a positive
+    assert caption.startswith("2 positive and 198 negative samples; ")
+    assert f"{found['sensitivity_resamples']} of 1,000" in caption

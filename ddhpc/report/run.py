@@ -13,6 +13,7 @@ from ddhpc.config import Config
 from ddhpc.data.packed import SPLITS
 from ddhpc.decomposition import extent
 from ddhpc.errors import InputError
+from ddhpc.metrics import RESAMPLES
 from ddhpc.problem import Problem
 from ddhpc.progress import console
 from ddhpc.report.cost import machine
@@ -142,6 +143,11 @@ def _binary_table(file: h5py.File) -> Table:
         found = file[f"fusion/{fusion}/test"].attrs
         cells = (f"{found[name]:.3f} ({found[f'{name}_low']:.3f} to {found[f'{name}_high']:.3f})" for name in names)
         table.add_row(fusion, *cells)
+    negative, positive = file["fusion/mean/test/confusion"][...].sum(1)
+    table.caption = f"{positive:,} positive and {negative:,} negative samples"
+    fewest = min(found.get(f"{name}_resamples", RESAMPLES) for name in names)
+    if fewest < RESAMPLES:
+        table.caption += f"; intervals over those resamples that have both, {fewest:,} of {RESAMPLES:,}"
     return table
 
 
