@@ -36,6 +36,15 @@ def confusion(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.bincount(classes * labels + decisions.argmax(-1), minlength=classes**2).reshape(classes, classes)
 
 
+def margin(decisions: np.ndarray, other: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """By how much the accuracy of [S, K] is above that of others for the same samples, and its standard error.
+
+    The error is that of the mean of S paired differences: samples that both decide rightly, or both wrongly, add none.
+    """
+    differences = np.subtract(decisions.argmax(-1) == labels, other.argmax(-1) == labels, dtype=np.float64)
+    return float(differences.mean()), float(differences.std() / np.sqrt(len(labels)))
+
+
 def scores(decisions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """What people in the field report of final decisions.
 

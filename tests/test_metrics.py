@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import recall_score, roc_auc_score
 
 from ddhpc import metrics
-from ddhpc.metrics import RESAMPLES, _recall, _roc_auc, accuracy, confusion, scores
+from ddhpc.metrics import RESAMPLES, _recall, _roc_auc, accuracy, confusion, margin, scores
 
 PINNED = {
     "accuracy_low": 0.7198443579766537,
@@ -126,3 +126,14 @@ def test_memory_does_not_grow_with_resamples_times_samples():
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 40 * 2**20
+
+
+def test_the_margin_is_paired():
+    decisions, labels = noisy(500, 3, seed=1)
+    other = noisy(500, 3, seed=2)[0]
+    above, error = margin(decisions, other, labels)
+    assert above == pytest.approx(accuracy(decisions, labels) - accuracy(other, labels))
+    better = ((decisions.argmax(1) == labels) & (other.argmax(1) != labels)).mean()
+    worse = ((decisions.argmax(1) != labels) & (other.argmax(1) == labels)).mean()
+    assert error == pytest.approx(np.sqrt((better + worse - (better - worse) ** 2) / 500))  # as McNemar's
+    assert margin(decisions, decisions, labels) == (0, 0)
