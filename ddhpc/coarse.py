@@ -171,8 +171,8 @@ def below_mean(above: float, error: float) -> str:
     if above >= -error:
         return ""
     return (
-        f"the coarse DNN is {-100 * above:.1f} points below mean on val (standard error {100 * error:.1f}); try "
-        "more --coarse.epochs, more --local.epochs or --coarse.decisions cross_fitted, or use mean"
+        f"the coarse DNN is {-100 * above:.1f} points below mean on val (standard error {100 * error:.1f}); try more "
+        "--local.epochs or --coarse.epochs, or use mean"
     )
 
 

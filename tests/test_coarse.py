@@ -202,6 +202,4 @@ def test_epochs_that_are_asked_for_are_made():
 def test_a_dnn_below_mean_is_told_with_what_to_try():
     assert below_mean(0.02, 0.01) == below_mean(-0.01, 0.01) == below_mean(0, 0) == ""
     told = below_mean(-0.123, 0.01)
-    assert told.startswith(
-        "the coarse DNN is 12.3 points below mean on val (standard error 1.0); try more --coarse.epochs"
-    )
+    assert told.startswith("the coarse DNN is 12.3 points below mean on val (standard error 1.0); try more --local")
