@@ -61,11 +61,11 @@ class Peak:
             self.bytes = max(self.bytes, anonymous_bytes())
 
 
-def made_up(subdomains: range, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Decisions [N, S, K] float32 that are right somewhat more often than chance."""
+def made_up(subdomains: range, labels: np.ndarray, classes: int, split: str) -> np.ndarray:
+    """Decisions [N, S, K] float32 that are right somewhat more often than chance; no two splits share their noise."""
     every = np.empty((len(subdomains), len(labels), classes), np.float32)
     for decided, subdomain in zip(every, subdomains, strict=True):
-        np.random.default_rng(subdomain).random(dtype=np.float32, out=decided)
+        np.random.default_rng((subdomain, SPLITS.index(split))).random(dtype=np.float32, out=decided)
         decided[np.arange(len(labels)), labels] += 0.05
         decided /= decided.sum(1, keepdims=True)
     return every
@@ -78,7 +78,7 @@ def measure(comm, subdomains: int, given: argparse.Namespace, directory: Path) -
     counts = {"train": given.samples, "val": HELD_OUT, "test": HELD_OUT}
     labels = {split: rng.integers(0, given.classes, count) for split, count in counts.items()}
     mine = owned(subdomains, comm.size, comm.rank)
-    slabs = {f"{split}/decision": made_up(mine, labels[split], given.classes) for split in SPLITS}
+    slabs = {f"{split}/decision": made_up(mine, labels[split], given.classes, split) for split in SPLITS}
     slabs |= {f"{split}/accuracy": accuracy(slabs[f"{split}/decision"], labels[split]) for split in SPLITS}
     layout = results.Layout(
         attributes={"job": "", **dict.fromkeys(("config", "data_digest", "ddhpc_version", "git_commit"), "")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from math import ceil
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from ddhpc.metrics import accuracy
 from ddhpc.models.dnn import dnn
 from ddhpc.optimizers import AdamW
 
+LEAST_EPOCHS, LEAST_STEPS = 30, 1000
+"""Of the coarse DNN where its epochs are not given. Its steps must not fall with the images: 60 left it below mean."""
 ABSENT_DRAWS = 20
 BLOCK = 512
 """Samples that are fused at once, so that N x K numbers of each fit into memory where not all samples' do."""
@@ -151,6 +154,28 @@ def subdomain_dropout(inputs: Tensor, subdomains: int, allow_missing: int) -> Te
     return (inputs.view(len(inputs), subdomains, -1) * kept[:, :, None]).flatten(1)
 
 
+def epochs(config: Coarse, images: int) -> int:
+    """Passes of the coarse DNN over the local decisions of so many training images."""
+    if config.epochs != "auto":
+        return config.epochs
+    return max(LEAST_EPOCHS, ceil(LEAST_STEPS / ceil(images / config.batch_size)))
+
+
+def below_mean(above: float, error: float) -> str:
+    """What to say of a coarse DNN that is below the average probability on val by more than the standard error.
+
+    Args:
+        above: accuracy of `dnn` less that of `mean`.
+        error: its standard error, see `metrics.margin`.
+    """
+    if above >= -error:
+        return ""
+    return (
+        f"the coarse DNN is {-100 * above:.1f} points below mean on val (standard error {100 * error:.1f}); try more "
+        "--local.epochs or --coarse.epochs, or use mean"
+    )
+
+
 def train_dnn(
     local: np.ndarray, labels: np.ndarray, config: Coarse, device: str, learned: np.ndarray | None = None
 ) -> tuple[nn.Module, dict[str, list[float]]]:
@@ -171,10 +196,11 @@ def train_dnn(
     subdomains, _, classes = local.shape
     network = dnn(subdomains, classes, config.hidden, config.dropout).to(device)
     optimizer = AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-    batches = -(-len(images) // config.batch_size)
-    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs * batches)
+    batches = ceil(len(images) / config.batch_size)
+    passes = epochs(config, len(images))
+    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, passes * batches)
     history: dict[str, list[float]] = {"loss": [], "accuracy": []}
-    for _ in range(config.epochs):
+    for _ in range(passes):
         total_loss, right = torch.zeros((), device=device), torch.zeros((), device=device)
         for batch in images[torch.randperm(len(images))].split(config.batch_size):
             seen, wanted = rows[batch].to(device), target[batch].to(device)

@@ -137,8 +137,9 @@ class Local:
 class Coarse:
     """Training of the coarse DNN on the local decisions (AdamW, cosine rate)."""
 
-    epochs: int = 30
-    """Passes over the local decisions of the training images."""
+    epochs: int | Literal["auto"] = "auto"
+    """Passes over the local decisions of the training images; auto is 30, or on few images as many as make 1,000
+    steps."""
 
     batch_size: int = 128
     """Images a step."""
@@ -169,7 +170,7 @@ class Coarse:
 
     def __post_init__(self) -> None:
         shown = " ".join(map(str, self.hidden))
-        _require(self.epochs >= 1, "coarse.epochs", self.epochs, "at least 1")
+        _require(self.epochs == "auto" or self.epochs >= 1, "coarse.epochs", self.epochs, "auto or at least 1")
         _require(self.batch_size >= 1, "coarse.batch_size", self.batch_size, "at least 1")
         _require(all(width >= 1 for width in self.hidden), "coarse.hidden", shown, "widths of at least 1")
         _require(self.learning_rate > 0, "coarse.learning_rate", self.learning_rate, "a rate above 0")

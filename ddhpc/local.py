@@ -68,8 +68,11 @@ def sgd(network: nn.Module, config: Local) -> torch.optim.Optimizer:
 
 
 def schedule(optimizer: torch.optim.Optimizer, config: Local, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    """Learning rate over all `steps`: one-cycle (Smith and Topin, arXiv:1708.07120) or cosine (arXiv:1608.03983)."""
-    if config.schedule == "cosine":
+    """Learning rate over all `steps`: one-cycle (Smith and Topin, arXiv:1708.07120) or cosine (arXiv:1608.03983).
+
+    No warm-up fits into so few steps that a quarter of them is one.
+    """
+    if config.schedule == "cosine" or WARM_UP * steps <= 1:
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     # torch divides by zero where the first step alone warms up
     warm_up = WARM_UP if WARM_UP * steps != 1 else 2 * WARM_UP

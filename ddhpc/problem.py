@@ -42,6 +42,17 @@ class Problem:
         """The trainings of each local CNN."""
         return fits(self.fold, self.decisions)
 
+    @property
+    def learned(self) -> np.ndarray:
+        """[n] int64, the training images that the coarse DNN is trained on."""
+        return np.flatnonzero(self.fold >= 0)
+
+    @property
+    def local_steps(self) -> int:
+        """Steps of a local CNN, in the shortest of its trainings."""
+        fewest, local = min(len(fit.images) for fit in self.fits), self.config.local
+        return local.epochs * (fewest // min(local.batch_size, fewest))
+
     def padded(self, split: str, window: Window) -> tuple[Window, Window]:
         """What is read for a window: in the training split as much more as augmentation may look at and the image has.
 

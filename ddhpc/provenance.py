@@ -64,7 +64,7 @@ def layout(problem: Problem, labels: Mapping[str, np.ndarray], comm: MPI.Comm, p
         decisions=problem.decisions,
         ids={split: packed.ids(split) for split in SPLITS} if comm.rank == 0 else {},
         epochs=config.local.epochs,
-        coarse_epochs=config.coarse.epochs if problem.subdomains > 1 else 0,
+        coarse_epochs=coarse.epochs(config.coarse, len(problem.learned)) if problem.subdomains > 1 else 0,
         weights=coarse.weight_shapes(problem.subdomains, len(packed.classes), config.coarse),
         ranks=comm.size,
         coherent_epochs=config.coherent.epochs if config.coherent.start != "none" else 0,

@@ -20,6 +20,7 @@ from ddhpc.data.hdf5 import text
 from ddhpc.data.packed import SPLITS
 from ddhpc.decomposition import owned
 from ddhpc.errors import InputError
+from ddhpc.metrics import margin
 from ddhpc.problem import Problem
 from ddhpc.progress import Progress
 from ddhpc.rendezvous import form_team
@@ -100,8 +101,7 @@ def train(
             return None
         with clock("coarse"):
             problem.seed(problem.subdomains)
-            learned = np.flatnonzero(problem.fold >= 0)
-            return coarse.solve(gathered, labels, problem.config.coarse, place.device, learned)
+            return coarse.solve(gathered, labels, problem.config.coarse, place.device, problem.learned)
 
     solution = runtime.together(comm, solve_coarse)
     if problem.config.coherent.start != "none":
@@ -132,6 +132,9 @@ def train(
             timing=timing,
             spent=spent,
         )
+        dnn, mean = (solution.fusions[name]["val"] for name in ("dnn", "mean"))
+        if told := coarse.below_mean(*margin(dnn, mean, labels["val"])):
+            runtime.warn(told)
 
     runtime.together(comm, finish)
 

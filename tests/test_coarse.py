@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from ddhpc import coarse
-from ddhpc.coarse import accuracy_without, by_blocks, mean, solve, subdomain_dropout, vote
+from ddhpc.coarse import accuracy_without, below_mean, by_blocks, epochs, mean, solve, subdomain_dropout, vote
 from ddhpc.config import Coarse
-from ddhpc.metrics import accuracy
+from ddhpc.metrics import accuracy, margin
 
 
 def decisions(*shape, seed=0):
@@ -160,3 +160,46 @@ def test_no_more_subdomains_are_taken_away_than_there_are():
     local[:4] = 0
     found = accuracy_without(mean, local, labels, 3)
     assert np.isfinite(found).tolist() == [True, True, False, False]
+
+
+def few_of_many_classes(each, seed):
+    """Forty classes with `each` images; one subdomain of 16 knows them and is hardly surer than the others."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(40), each)
+    logits = rng.normal(size=(16, len(labels), 40))
+    logits[3] += 5 * np.eye(40)[labels]
+    weights = np.exp(0.4 * logits)
+    return (weights / weights.sum(2, keepdims=True)).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_dnn_is_not_worse_than_mean_on_240_images_of_40_classes(seed):
+    each = {"train": 6, "val": 1, "test": 25}
+    made = {split: few_of_many_classes(count, 3 * seed + count) for split, count in each.items()}
+    local, labels = ({split: pair[which] for split, pair in made.items()} for which in (0, 1))
+    torch.manual_seed(seed)
+    fusions = solve(local, labels, Coarse(), "cpu").fusions
+    above, error = margin(fusions["dnn"]["test"], fusions["mean"]["test"], labels["test"])
+    assert above >= -error
+
+
+@pytest.mark.parametrize("images", [1, 2, 80, 128, 129, 240, 2184, 6000, 50_000])
+@pytest.mark.parametrize("batch_size", [16, 128])
+def test_the_least_number_of_steps_does_not_depend_on_the_images(images, batch_size):
+    found = epochs(Coarse(batch_size=batch_size), images)
+    steps = found * -(-images // batch_size)
+    assert steps >= 1000
+    assert found == 30 or steps < 1000 + -(-images // batch_size)
+
+
+def test_epochs_that_are_asked_for_are_made():
+    local, labels = three_splits(informative_subdomain)
+    assert epochs(Coarse(epochs=3), 400) == 3
+    assert len(solve(local, labels, Coarse(epochs=3), "cpu").history["loss"]) == 3
+    assert len(solve(local, labels, Coarse(), "cpu", np.arange(200)).history["loss"]) == epochs(Coarse(), 200) == 500
+
+
+def test_a_dnn_below_mean_is_told_with_what_to_try():
+    assert below_mean(0.02, 0.01) == below_mean(-0.01, 0.01) == below_mean(0, 0) == ""
+    told = below_mean(-0.123, 0.01)
+    assert told.startswith("the coarse DNN is 12.3 points below mean on val (standard error 1.0); try more --local")

@@ -1,14 +1,19 @@
+from dataclasses import replace
+
+import h5py
 import numpy as np
 import pytest
 
-from ddhpc.config import Config, Data, Decomposition, Local, Model
+from ddhpc.config import Coarse, Config, Data, Decomposition, Local, Model
 from ddhpc.data.packed import SPLITS
 from ddhpc.decomposition import extent, grow
+from ddhpc.metrics import confusion, scores
 from ddhpc.models import parameters
 from ddhpc.problem import open_problem
 from ddhpc.progress import clock
 from ddhpc.report.numbers import by, duration, mebibytes, percent
 from ddhpc.report.plan import activation_bytes, print_plan, shares
+from ddhpc.report.run import _binary_table, shortfall
 
 LIMIT = 1e-5
 """GiB, between the bytes of the smallest and the largest window."""
@@ -100,3 +105,49 @@ def test_numbers_as_a_person_reads_them():
     assert duration(12.34) == "12.3 s"
     assert mebibytes(3 * 2**20) == "3.0 MiB"
     assert [clock(seconds) for seconds in (5, 65, 3725)] == ["0:05", "1:05", "1:02:05"]
+
+
+def test_few_positives_are_told_below_the_table(tmp_path):
+    labels = (np.arange(200) < 2).astype(int)
+    decisions = np.random.default_rng(0).dirichlet((1, 1), 200)
+    with h5py.File(tmp_path / "results.h5", "w") as file:
+        for fusion in ("mean", "vote", "dnn"):
+            group = file.create_group(f"fusion/{fusion}/test")
+            group["confusion"] = confusion(decisions, labels)
+            group.attrs.update(found := scores(decisions, labels))
+        caption = _binary_table(file).caption
+    assert 800 < found["sensitivity_resamples"] < 900  # 1 - exp(-2) of them have a positive
+    assert caption.startswith("2 positive and 198 negative samples; ")
+    assert f"{found['sensitivity_resamples']} of 1,000" in caption
+
+
+def test_the_plan_tells_how_long_the_coarse_dnn_learns_and_that_few_steps_are_few(small, capsys):
+    """96 images; of each class of 32 a fifth is held out, 18 in all, for the coarse DNN."""
+    grid = Decomposition(grid=(2, 2))
+    config = Config(data=Data(file=str(small)), decomposition=grid, coarse=Coarse(decisions="held_out", batch_size=10))
+    problem = open_problem(config)
+    assert (len(problem.learned), len(problem.fits[0].images)) == (18, 78)
+    assert problem.local_steps == 10
+    print_plan(problem, None)
+    out = capsys.readouterr().out
+    assert "10 steps for each local CNN are few" in out
+    assert "coarse DNN: 500 epochs on 18 images" in out
+    more = replace(config, local=Local(epochs=30, batch_size=16), coarse=Coarse(epochs=7))
+    print_plan(open_problem(more), None)
+    out = capsys.readouterr().out
+    assert "steps for each local CNN" not in out
+    assert "coarse DNN: 7 epochs on 96 images" in out
+    print_plan(open_problem(replace(more, decomposition=Decomposition(grid=(1, 1)))), None)
+    assert "coarse DNN" not in capsys.readouterr().out
+
+
+def test_a_coarse_dnn_below_mean_is_told_of_a_run(tmp_path):
+    with h5py.File(tmp_path / "results.h5", "w") as file:
+        found = file.create_group("fusion/dnn")
+        assert shortfall(file) == []
+        found.create_group("val")
+        assert shortfall(file) == []
+        found["val"].attrs.update(above_mean=-0.02, above_mean_error=0.03)
+        assert shortfall(file) == []
+        found["val"].attrs.update(above_mean=-0.05)
+        assert shortfall(file)[0].startswith("the coarse DNN is 5.0 points below mean on val (standard error 3.0)")

@@ -125,6 +125,10 @@ def test_each_run_gets_its_own_directory(small, tmp_path):
     for _ in range(2):
         completed = mpirun(0, *arguments, cwd=tmp_path)
         assert completed.returncode == 0, completed.stderr
+    with h5py.File(tmp_path / "runs/latest/results.h5") as file:
+        found = file["fusion/dnn/val"].attrs
+        assert found["above_mean"] == pytest.approx(file["fusion/dnn"].attrs["val"] - file["fusion/mean"].attrs["val"])
+        assert ("below mean" in completed.stderr) == (found["above_mean"] < -found["above_mean_error"])
     directories = sorted(path for path in (tmp_path / "runs").iterdir() if not path.is_symlink())
     assert len(directories) == 2
     assert all(verify(directory) == [] for directory in directories)

@@ -8,6 +8,7 @@ import torch
 from rich.table import Table
 from torch import nn
 
+from ddhpc.coarse import epochs
 from ddhpc.decomposition import Window, extent, owned, team
 from ddhpc.images import AHEAD
 from ddhpc.local import decision_batch
@@ -114,6 +115,9 @@ def print_plan(problem: Problem, ranks: int | None) -> None:
         work = sum(len(fit.images) for fit in problem.fits) / problem.packed.samples["train"]
         times = f"{len(problem.fits)} times" if len(problem.fits) > 1 else "once"
         out.print(f"{problem.decisions} decisions: each local CNN is trained {times}, {work:.1f} times the work")
+    if problem.subdomains > 1:
+        images = len(problem.learned)
+        out.print(f"coarse DNN: {epochs(problem.config.coarse, images)} epochs on {images:,} images")
     coherent = problem.config.coherent
     if coherent.start != "none":
         step = 4 * problem.config.local.batch_size * problem.subdomains * len(problem.packed.classes)

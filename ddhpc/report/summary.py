@@ -12,6 +12,7 @@ from ddhpc.decomposition import extent
 from ddhpc.metrics import scores
 from ddhpc.report.cost import critical_path, differences, machine
 from ddhpc.report.numbers import by, duration, percent, plural
+from ddhpc.report.run import shortfall
 from ddhpc.results import names
 
 
@@ -63,6 +64,7 @@ def summary(file: h5py.File, baseline: h5py.File | None) -> list[str]:
             f"The coarse DNN decides {shares['dnn']} of the test {noun} rightly (95 % interval {_interval(file)}); the "
             f"average probability of the local CNNs {shares['mean']}, their majority vote {shares['vote']}, and the "
             f"best of them alone (subdomain {best}, best on val) {percent(file['local/test/accuracy'][best])}.",
+            *(f"{told[0].upper()}{told[1:]}." for told in shortfall(file)),
             data,
             f"A grid of {by(config.decomposition.grid)} with overlap {config.decomposition.overlap} makes {subdomains} "
             f"subdomains with windows of {windows}. On each a {config.model.name} of {parameters.max():,} parameters "

@@ -81,7 +81,8 @@ class Layout:
         decisions = 4 * samples * classes * (subdomains + 2)
         names = samples * (16 + max((len(name.encode()) for ids in self.ids.values() for name in ids), default=0))
         weights = 4 * sum(prod(shape) + 256 for shape in self.weights.values())
-        return decisions + names + weights + 64 * (subdomains * (self.epochs + 4) + self.ranks) + METADATA_BYTES
+        rows = subdomains * (self.epochs + 4) + self.coarse_epochs + self.coherent_epochs + self.ranks
+        return decisions + names + weights + 64 * rows + METADATA_BYTES
 
 
 def create(directory: Path, layout: Layout) -> None:

@@ -13,7 +13,7 @@ from ddhpc import runtime
 from ddhpc.data.hdf5 import replace, text
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
-from ddhpc.metrics import accuracy, confusion, scores
+from ddhpc.metrics import accuracy, confusion, margin, scores
 from ddhpc.results.directory import FILE, PART, file_system
 from ddhpc.results.layout import COHERENT, DIGEST_BYTES, FINAL, FUSIONS, SCORED
 from ddhpc.results.read import digest, verify
@@ -103,6 +103,8 @@ def finish(
                     group, final = file[f"fusion/{fusion}/{split}"], fusions[fusion][split]
                     group["confusion"][...] = confusion(final, labels[split])
                     group.attrs.update(scores(final, labels[split]))
+                    above, error = margin(final, fusions["mean"][split], labels[split])
+                    group.attrs.update(above_mean=above, above_mean_error=error)
             for group, history in (("coarse", solution.history), (COHERENT, solution.coherent_history)):
                 for name, values in history.items():
                     file[f"{group}/history/{name}"][...] = values
