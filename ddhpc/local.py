@@ -74,10 +74,8 @@ def schedule(optimizer: torch.optim.Optimizer, config: Local, steps: int) -> tor
     """
     if config.schedule == "cosine" or WARM_UP * steps <= 1:
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    # torch divides by zero where the first step alone warms up
-    warm_up = WARM_UP if WARM_UP * steps != 1 else 2 * WARM_UP
     return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=steps, pct_start=warm_up, cycle_momentum=False
+        optimizer, config.learning_rate, total_steps=steps, pct_start=WARM_UP, cycle_momentum=False
     )
 
 
