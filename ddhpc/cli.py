@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ddhpc import __version__, runtime
+from ddhpc import __version__, launcher, runtime
 from ddhpc.errors import BAD_INPUT, InputError, Stopped
 from ddhpc.options import Command, add_configuration, closest, configure, parse, parser, train_parser
 from ddhpc.prepare import KINDS, add_common_options, load
@@ -68,13 +68,13 @@ def main(argv: list[str], started: float) -> None:
 
 def say(text: str) -> None:
     """Print once, not once a rank."""
-    if runtime.launched_rank() == 0:
+    if launcher.rank() == 0:
         print(text, flush=True)
 
 
 def alone(action: Callable[[], None]) -> None:
     """Run what one process does by itself, should it have been started on several ranks."""
-    if runtime.launched_rank() != 0:
+    if not launcher.first():
         return
     try:
         action()
@@ -89,12 +89,9 @@ def train(argv: list[str], started: float) -> None:
     if command.options.print_config:
         say(command.config.to_yaml().rstrip())
         return
-    ranks, only = runtime.launched_size(), command.options.subdomain
-    if only is not None and (ranks > 1 or command.options.output is None):
-        raise InputError(f"--subdomain {only}: expected one process, without mpirun, and --output DIR that all share")
-    say(f"ddhpc {__version__}: recipe {command.name}, starting {ranks} rank{'s' * (ranks > 1)} (loading MPI and torch)")
-
-    # From here on a signal waits for the first step, so that none is lost while torch is loaded.
+    ranks = launcher.size()
+    counted = f"{ranks} rank{'s' * (ranks > 1)} " if ranks else ""
+    say(f"ddhpc {__version__}: recipe {command.name}, starting {counted}(loading MPI and torch)")
     with runtime.StopRequest(command.config.run.stop_signal) as request:
         solve(command, request, started)
 
@@ -103,6 +100,8 @@ def solve(command: Command, request: runtime.StopRequest, started: float) -> Non
     """Train as configured, on all ranks or one subdomain alone, and print the table."""
     only = command.options.subdomain
     comm = runtime.world()
+    if only is not None and (comm.size > 1 or command.options.output is None):
+        raise InputError(f"--subdomain {only}: expected one process, without mpirun, and --output DIR that all share")
     from ddhpc.problem import open_problem
 
     if command.options.log_dir:
@@ -120,6 +119,9 @@ def solve(command: Command, request: runtime.StopRequest, started: float) -> Non
     from ddhpc.results import run_directory
 
     place = runtime.together(comm, partial(runtime.place, comm, command.config.run))
+
+    runtime.together(comm, request.obey)
+    request.defer()
 
     def make_directory() -> str:
         if comm.rank != 0:
@@ -152,7 +154,7 @@ def plan(argv: list[str], started: float) -> None:
     if command.options.print_config:
         say(command.config.to_yaml().rstrip())
         return
-    ranks = command.options.ranks or (runtime.launched_size() if runtime.launched_size() > 1 else None)
+    ranks = command.options.ranks or (launcher.size() if launcher.size() != 1 else None)
 
     from ddhpc.problem import open_problem
     from ddhpc.report.plan import print_plan
@@ -206,7 +208,7 @@ def prepare(argv: list[str], started: float) -> None:
     from ddhpc.data.crew import Crew
     from ddhpc.report.preparing import print_prepared, progress_of
 
-    crew = Ranks(runtime.world(), say) if runtime.launched_size() > 1 else Crew(say)
+    crew = Ranks(runtime.world(), say) if launcher.size() != 1 else Crew(say)
     with progress_of(f"packing {name}", shown=crew.rank == 0) as progress:
         prepared = kind.pack(**given, progress=progress, crew=crew)
     if prepared:

@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
-from ddhpc import runtime
+from ddhpc import launcher
 from ddhpc.config import DEFAULT_RECIPE, SECTIONS, Config, recipe_names, recipe_path
 from ddhpc.errors import InputError
 
@@ -94,7 +94,7 @@ def parse(parser: ArgumentParser, argv: list[str], lists: Iterable[str] = ()) ->
     `lists` are options that take several values, as in `--size 64 64`.
     """
     argv = _join_lists(argv, set(lists))
-    if runtime.launched_rank() != 0 and {"--help", "-h"} & set(argv):
+    if {"--help", "-h"} & set(argv) and not launcher.first():
         sys.exit(0)
     known = [option for action in parser._actions for option in action.option_strings]
     for word in argv:
