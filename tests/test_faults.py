@@ -145,3 +145,31 @@ def test_an_error_on_one_rank_ends_all_under_an_unknown_launcher(small, tmp_path
     lines = [line for line in ended.stderr.splitlines() if line.startswith("ddhpc: ")]
     assert lines == ["ddhpc: error on rank 1:"]
     assert "broken here" in ended.stderr
+
+
+SLOW_TORCH = """
+import os, time
+from mpi4py import MPI
+open(f"importing-{MPI.COMM_WORLD.rank}", "w").close()
+while True:
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize(("name", "victims"), [("SIGTERM", 3), ("SIGINT", 3), ("SIGUSR2", 1)])
+def test_a_signal_in_the_start_up_does_not_wait_for_the_first_step(name, victims, small, tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text(SLOW_TORCH)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(ddhpc.__file__).parents[1]}")
+    job = start(3, small, tmp_path)
+    while len(list(tmp_path.glob("importing-*"))) < 3 and job.poll() is None:
+        time.sleep(0.05)
+    for pid in ranks_of(job)[-victims:]:
+        os.kill(pid, getattr(signal, name))
+    assert job.wait(timeout=30) == 75
+    errors = [line for line in (tmp_path / "stderr").read_text().splitlines() if line.startswith("ddhpc: ")]
+    stopped = f"ddhpc: stopped by {name} in the start-up; continue with the same command"
+    if victims == 1:  # the launcher then sends the others SIGTERM, of which rank 0 may speak as well
+        assert f"{stopped} (on rank 2)" in errors
+    else:
+        assert errors == [stopped]
+    assert not (tmp_path / "run").exists()
