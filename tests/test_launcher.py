@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -81,3 +82,18 @@ def test_a_stale_rank_is_not_silent(arguments):
     perhaps = ddhpc(*arguments, **INHERITED)
     assert perhaps.stdout == ""
     assert perhaps.stderr == "ddhpc: SLURM_PROCID=1: left to rank 0 of 4; to run it here: env -u SLURM_PROCID ...\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [("mpirun (Open MPI) 4.1.4", "mpirun -n 4"), ("Intel(R) MPI Library for Linux* OS", "mpiexec.hydra -n 4")],
+)
+def test_jobs_start_intel_mpi_by_what_passes_signals_on(version, expected, tmp_path):
+    for name, says in {"srun": "none", "mpirun": version}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\necho '{says}'\n")
+        (tmp_path / name).chmod(0o755)
+    job = Path(__file__).parents[1] / "slurm/job.sh"
+    script = f'. {job}; find_launcher 4; echo "${{launcher[@]}}"'
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    found = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert found.stdout == f"{expected}\n"
