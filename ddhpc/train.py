@@ -97,6 +97,7 @@ def train(
     def solve_coarse() -> coarse.Solution | None:
         if comm.rank != 0:
             return None
+        runtime.log.info("solving the coarse problem")
         with clock("coarse"):
             problem.seed(problem.subdomains)
             learned = np.flatnonzero(problem.fold >= 0)
@@ -110,6 +111,7 @@ def train(
     def finish() -> None:
         if solution is None:
             return
+        runtime.log.info("finishing the results file")
         timing = {
             "startup": startup,
             "read": spent[:, results.PHASES.index("read")].max(),
