@@ -4,9 +4,9 @@
 
 Kills come in the start-up, while local CNNs train, while a checkpoint is written, while local decisions are written,
 while the coarse problem is solved and while the results file is finished; of a rank or of the launcher; by SIGKILL,
-SIGTERM or SIGINT. A phase is known by what rank 0 logs. Prints Markdown, and what is wrong: jobs that did not end within
-a minute, processes and files that stayed, and results with other bits than those of an undisturbed run. The files are
-those of a run directory; the one before a checkpoint (.previous) may stay.
+SIGTERM or SIGINT. A phase is known by what rank 0 logs. Prints Markdown, and what is wrong: jobs that did not end in a
+minute, processes that stayed, files that stayed in the run directory (a checkpoint's .previous may), and results with
+other bits than those of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def strike(job: Job, kill: Kill, seconds: dict[str, float], tally: Tally) -> boo
     while kill.phase != "start-up" and not job.has_begun(kill.phase):
         if process.poll() is not None:
             return False
-        time.sleep(0.0005)
+        time.sleep(0.001)
     time.sleep(kill.moment * seconds[kill.phase])
     ranks = job.ranks()
     if process.poll() is not None or (kill.victim == "rank" and not ranks):
@@ -158,7 +158,8 @@ def strike(job: Job, kill: Kill, seconds: dict[str, float], tally: Tally) -> boo
     if stray:
         tally.wrong.append(f"processes that stayed: {len(stray)}, {name}")
         for pid in stray:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.wait()
     return True
 
