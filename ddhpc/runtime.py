@@ -1,6 +1,6 @@
 """The job: MPI, agreement on errors, quiet waiting, device and threads of a rank.
 
-Only this module, `train`, `results` and `progress` know MPI, and the communicator is passed in.
+Only this module, `launcher`, `train`, `results` and `progress` know MPI, and the communicator is passed in.
 """
 
 from __future__ import annotations
