@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from ddhpc import __version__, runtime
+from ddhpc import __version__, launcher, runtime
 from ddhpc.errors import BAD_INPUT, InputError, Stopped
 from ddhpc.options import Command, add_configuration, closest, configure, parse, parser, train_parser
 from ddhpc.prepare import KINDS, add_common_options, load
@@ -71,13 +71,13 @@ def main(argv: list[str], started: float) -> None:
 
 def say(text: str) -> None:
     """Print once, not once a rank."""
-    if runtime.launched_rank() == 0:
+    if launcher.rank() == 0:
         tell(text)
 
 
 def alone(action: Callable[[], None]) -> None:
     """Run what one process does by itself, should it have been started on several ranks."""
-    if runtime.launched_rank() != 0:
+    if not launcher.first():
         return
     try:
         action()
@@ -92,12 +92,9 @@ def train(argv: list[str], started: float) -> None:
     if command.options.print_config:
         say(command.config.to_yaml().rstrip())
         return
-    ranks, only = runtime.launched_size(), command.options.subdomain
-    if only is not None and (ranks > 1 or command.options.output is None):
-        raise InputError(f"--subdomain {only}: expected one process, without mpirun, and --output DIR that all share")
-    say(f"ddhpc {__version__}: {command.title}, starting {ranks} rank{'s' * (ranks > 1)} (loading MPI and torch)")
-
-    # From here on a signal waits for the first step, so that none is lost while torch is loaded.
+    ranks = launcher.size()
+    counted = f"{ranks} rank{'s' * (ranks > 1)} " if ranks else ""
+    say(f"ddhpc {__version__}: {command.title}, starting {counted}(loading MPI and torch)")
     with runtime.StopRequest(command.config.run.stop_signal) as request:
         solve(command, request, started)
 
@@ -106,6 +103,8 @@ def solve(command: Command, request: runtime.StopRequest, started: float) -> Non
     """Train as configured, on all ranks or one subdomain alone, and print the table."""
     only = command.options.subdomain
     comm = runtime.world()
+    if only is not None and (comm.size > 1 or command.options.output is None):
+        raise InputError(f"--subdomain {only}: expected one process, without mpirun, and --output DIR that all share")
     from ddhpc.problem import open_problem
 
     if command.options.log_dir:
@@ -123,6 +122,8 @@ def solve(command: Command, request: runtime.StopRequest, started: float) -> Non
 
     place = runtime.together(comm, partial(runtime.place, comm, command.config.run))
 
+    runtime.together(comm, request.obey)
+    request.defer()
     options, run = command.options, identity(problem.config, problem.packed.digest)
     check_alike(comm, place.host, run)
 
@@ -165,7 +166,7 @@ def plan(argv: list[str], started: float) -> None:
         return
     if command.options.ranks is not None and command.options.ranks < 1:
         raise InputError(f"--ranks {command.options.ranks}: expected at least 1")
-    ranks = command.options.ranks or (runtime.launched_size() if runtime.launched_size() > 1 else None)
+    ranks = command.options.ranks or (launcher.size() if launcher.size() != 1 else None)
 
     from ddhpc.problem import open_problem
     from ddhpc.report.plan import print_plan
@@ -219,7 +220,7 @@ def prepare(argv: list[str], started: float) -> None:
     from ddhpc.data.crew import Crew
     from ddhpc.report.preparing import print_prepared, progress_of
 
-    crew = Ranks(runtime.world(), say) if runtime.launched_size() > 1 else Crew(say)
+    crew = Ranks(runtime.world(), say) if launcher.size() != 1 else Crew(say)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with progress_of(f"packing {name}", shown=crew.rank == 0) as progress:

@@ -211,7 +211,7 @@ class Run:
     """auto is the GPU of this rank (local rank modulo visible GPUs) where there is one, else the CPU."""
 
     threads: int = 0
-    """CPU threads a rank; 0 shares the cores of a node out among its ranks."""
+    """CPU threads a rank; 0 takes OMP_NUM_THREADS, and without it shares the cores of a node out among its ranks."""
 
     checkpoint_seconds: float = 300
     """Time between two checkpoints of a subdomain; one is made when it is finished in any case."""

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import ddhpc
-from ddhpc import runtime
+from ddhpc import launcher, runtime
 from ddhpc.data.hdf5 import reason, text
 
 if TYPE_CHECKING:
@@ -71,13 +71,12 @@ def _ranks(comm: MPI.Comm) -> Finding:
     hosts = Counter(_gathered(comm, MPI.Get_processor_name()))
     shown = ", ".join(f"{count} on {host}" for host, count in hosts.items())
     library = MPI.Get_library_version().split(",")[0].splitlines()[0].rstrip("\0")
-    # Inside a step srun tells how many tasks it started; in a batch shell mpirun may start fewer on purpose.
-    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", comm.size)) if "SLURM_PROCID" in os.environ else comm.size
-    if tasks != comm.size and "OMPI_COMM_WORLD_SIZE" not in os.environ:
+    started = launcher.launched().size
+    if started not in (None, comm.size):
         return Finding(
             check="MPI",
             status="error",
-            found=f"{library}: Slurm started {tasks} tasks, MPI sees {comm.size}; srun --mpi=pmix",
+            found=f"{library}: {started} ranks were started, MPI sees {comm.size}; srun --mpi=pmix",
         )
     return Finding("MPI", "ok", f"{library}: {comm.size} rank{'s' * (comm.size > 1)}, {shown}")
 

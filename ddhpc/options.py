@@ -15,7 +15,7 @@ from typing import Any, get_args, get_origin
 
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
-from ddhpc import runtime
+from ddhpc import launcher
 from ddhpc.config import DEFAULT_RECIPE, IDENTITY, SECTIONS, Config, Data, recipe_names, recipe_path
 from ddhpc.errors import InputError
 from ddhpc.yaml_file import read_yaml
@@ -94,7 +94,7 @@ def parse(parser: ArgumentParser, argv: list[str]) -> Any:
     Options of lists and tuples take several words, as in `--size 64 64`.
     """
     argv = _join_lists(argv, _lists(parser))
-    if runtime.launched_rank() != 0 and {"--help", "-h"} & set(argv):
+    if {"--help", "-h"} & set(argv) and not launcher.first():
         sys.exit(0)
     known = [option for action in parser._actions for option in action.option_strings]
     for word in argv:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 NEWS, STOP = 0, 1
 SEND_SECONDS = 0.5
 LINE_SECONDS = 10.0
+SURE_SECONDS = 10.0
+"""Training from which on a rank estimates what is left: the first steps are slow."""
 
 
 def is_terminal() -> bool:
@@ -56,10 +59,37 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-class Progress:
-    """Collects how far each subdomain is, and shows slowest, mean and fastest on rank 0.
+class Pace:
+    """How fast a rank has been in this job, and how long it will take for the rest of its subdomains.
 
-    Other ranks send three numbers every half second at most and do not wait for them to arrive; rank 0 looks for them
+    What an earlier job did counts as done and not as fast.
+    """
+
+    def __init__(self, subdomains: int) -> None:
+        self._subdomains, self._began = subdomains, math.nan
+        self._fraction: dict[int, float] = {}
+        self._gained = 0.0
+
+    def step(self, subdomain: int, fraction: float) -> None:
+        """Note how far a subdomain is; the first note of one says what was there."""
+        if math.isnan(self._began) and fraction < 1:
+            self._began = time.monotonic()
+        self._gained += fraction - self._fraction.get(subdomain, fraction)
+        self._fraction[subdomain] = fraction
+
+    def left(self) -> float:
+        """Seconds, NaN where that is too early to say."""
+        rest = self._subdomains - sum(self._fraction.values())
+        if rest <= 0:
+            return 0.0
+        seconds = time.monotonic() - self._began
+        return seconds * rest / self._gained if seconds >= SURE_SECONDS and self._gained > 0 else math.nan
+
+
+class Progress:
+    """Collects how far each subdomain is, and shows on rank 0 how many are done, and slowest and fastest of the others.
+
+    Other ranks send four numbers every half second at most and do not wait for them to arrive; rank 0 looks for them
     between its own training steps.
 
     Args:
@@ -69,8 +99,10 @@ class Progress:
     """
 
     def __init__(self, comm: MPI.Comm, shares: Sequence[range], epochs: int) -> None:
-        self._comm, self._shares, self._epochs = comm, shares, epochs
+        self._comm, self._epochs = comm, epochs
         self._first = shares[0].start
+        self._pace = Pace(len(shares[comm.rank]))
+        self._left = np.array([np.nan if share else 0.0 for share in shares])
         self._fraction = np.zeros(shares[-1].stop - self._first)
         self._accuracy = np.full(shares[-1].stop - self._first, np.nan)
         self._started = self._next_send = time.monotonic()
@@ -94,24 +126,28 @@ class Progress:
 
         Cheap: called after every step, it does something every half second.
         """
+        self._pace.step(subdomain, fraction)
         if time.monotonic() < self._next_send and fraction < 1:
             return
         self._next_send = time.monotonic() + SEND_SECONDS
+        news = np.array([subdomain, fraction, accuracy, self._pace.left()])
         if self._comm.rank == 0:
-            self._note(subdomain, fraction, accuracy)
+            self._note(0, news)
             self.show()
         else:
             self._sending = [request for request in self._sending if not request.Test()]
-            self._sending.append(self._comm.Isend(np.array([subdomain, fraction, accuracy]), dest=0, tag=NEWS))
+            self._sending.append(self._comm.Isend(news, dest=0, tag=NEWS))
 
     def show(self) -> None:
         """Take in what other ranks sent and refresh the display; does nothing on other ranks than 0."""
         if self._comm.rank != 0:
             return
-        message = np.empty(3)
-        while self._comm.Iprobe(tag=NEWS):
-            self._comm.Recv(message, tag=NEWS)
-            self._note(int(message[0]), *message[1:])
+        from mpi4py import MPI
+
+        news, status = np.empty(4), MPI.Status()
+        while self._comm.Iprobe(tag=NEWS, status=status):
+            self._comm.Recv(news, source=status.source, tag=NEWS)
+            self._note(status.source, news)
         if self._live:
             self._live.update(self._table(), refresh=True)
         elif time.monotonic() >= self._next_line:
@@ -134,41 +170,54 @@ class Progress:
         for request in self._sending:
             request.Wait()
 
-    def _note(self, subdomain: int, fraction: float, accuracy: float) -> None:
-        self._fraction[subdomain - self._first], self._accuracy[subdomain - self._first] = fraction, accuracy
+    def _note(self, rank: int, news: np.ndarray) -> None:
+        subdomain = int(news[0]) - self._first
+        self._fraction[subdomain], self._accuracy[subdomain], self._left[rank] = news[1:]
 
-    def _left(self) -> str:
-        elapsed = time.monotonic() - self._started
-        fractions = np.split(self._fraction, [share.stop - self._first for share in self._shares[:-1]])
-        done = min(fraction.mean() for fraction in fractions if len(fraction))
-        return clock(elapsed * (1 - done) / done) if done > 0 else "?"
+    def _time_left(self) -> str:
+        return "estimating the time" if np.isnan(self._left).any() else clock(self._left.max())
+
+    def _training(self) -> np.ndarray:
+        """Subdomains that are in training, the slowest first, counted from the first of this job."""
+        order = np.argsort(self._fraction, kind="stable")
+        return order[(self._fraction[order] > 0) & (self._fraction[order] < 1)]
+
+    def _counts(self) -> str:
+        done, training = int((self._fraction == 1).sum()), len(self._training())
+        counts = {"done": done, "in training": training, "waiting": len(self._fraction) - done - training}
+        return ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+
+    def _extremes(self) -> list[tuple[str, int]]:
+        training = self._training().tolist()
+        return list(zip(("slowest", "fastest"), [*training[:1], *training[1:][-1:]], strict=False))
+
+    def _epoch(self, n: int) -> str:
+        return f"{self._fraction[n] * self._epochs:.1f} of {self._epochs}"
 
     def _line(self) -> str:
-        slowest, fastest = int(self._fraction.argmin()), int(self._fraction.argmax())
+        shown = ", ".join(f"{name} subdomain {self._first + n}: epoch {self._epoch(n)}" for name, n in self._extremes())
+        details = f" ({shown})" if shown else ""
         seen = self._accuracy[np.isfinite(self._accuracy)]
         accuracy = f", training accuracy {seen.min():.1%} to {seen.max():.1%}" if len(seen) else ""
-        epochs = self._fraction * self._epochs
         elapsed = clock(time.monotonic() - self._started)
         return (
-            f"  {elapsed}  local CNNs {self._fraction.mean():.0%}: epoch {epochs.mean():.1f} of {self._epochs} "
-            f"(slowest, subdomain {self._first + slowest}: {epochs[slowest]:.1f}; "
-            f"fastest, subdomain {self._first + fastest}: {epochs[fastest]:.1f}){accuracy}, {self._left()} left"
+            f"  {elapsed}  local CNNs {self._fraction.mean():.0%}: {self._counts()}{details}{accuracy}, "
+            f"{self._time_left()} left"
         )
 
     def _table(self) -> Table:
         elapsed = clock(time.monotonic() - self._started)
-        table = Table(title=f"local CNNs  {elapsed} elapsed, {self._left()} left", title_justify="left", min_width=60)
+        title = f"local CNNs  {elapsed} elapsed, {self._time_left()} left"
+        table = Table(title=title, title_justify="left", min_width=60)
         for column in ("", "subdomain", "epoch", "training accuracy", ""):
             table.add_column(column, justify="right")
-        order = np.argsort(self._fraction, kind="stable")
-        seen = self._accuracy[np.isfinite(self._accuracy)]
-        rows = [
-            ("slowest", str(self._first + order[0]), self._fraction[order[0]], self._accuracy[order[0]]),
-            ("mean", "", self._fraction.mean(), seen.mean() if len(seen) else np.nan),
-            ("fastest", str(self._first + order[-1]), self._fraction[order[-1]], self._accuracy[order[-1]]),
-        ]
-        for name, subdomain, fraction, accuracy in rows:
-            shown = f"{accuracy:.1%}" if np.isfinite(accuracy) else "-"
-            bar = "━" * round(20 * fraction) + "╌" * (20 - round(20 * fraction))
-            table.add_row(name, subdomain, f"{fraction * self._epochs:.1f} / {self._epochs}", shown, bar)
+        for name, n in self._extremes():
+            accuracy = f"{self._accuracy[n]:.1%}" if np.isfinite(self._accuracy[n]) else "-"
+            table.add_row(name, str(self._first + n), self._epoch(n), accuracy, bar(self._fraction[n]))
+        table.add_row("all", self._counts(), "", "", bar(self._fraction.mean()))
         return table
+
+
+def bar(fraction: float) -> str:
+    """A fraction as a bar of 20 characters."""
+    return "━" * round(20 * fraction) + "╌" * (20 - round(20 * fraction))

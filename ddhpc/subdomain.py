@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -68,20 +69,34 @@ def absent(problem: Problem, labels: dict[str, np.ndarray]) -> dict[str, np.ndar
     }
 
 
-def read_windows(job: Job, subdomain: int) -> dict[str, Images]:
-    """The windows of a subdomain of the images of each split, on the device."""
+def read_windows(job: Job, subdomain: int, after_each: Callable[[], None] = lambda: None) -> dict[str, Images]:
+    """The windows of a subdomain of the images of each split, on the device; calls `after_each` split."""
     problem, window = job.problem, job.problem.decomposition[subdomain]
+    images, streamed = {}, problem.streamed(window)
     with job.clock("read"):
-        return {
-            split: load(
-                problem.packed,
-                split,
-                *problem.padded(split, window),
-                job.place.device,
-                streamed=problem.streamed(window),
-            )
-            for split in SPLITS
-        }
+        for split in SPLITS:
+            padded = problem.padded(split, window)
+            images[split] = load(problem.packed, split, *padded, job.place.device, streamed=streamed)
+            after_each()
+    return images
+
+
+def asked_to_stop(job: Job) -> bool:
+    """Whether this rank or another one was."""
+    return bool(job.request.signal) or job.progress.stopped()
+
+
+def stop_all(job: Job) -> NoReturn:
+    """Tell the other ranks and raise Stopped."""
+    job.progress.stop()
+    raise Stopped(f"stopped by {job.request.signal or 'another rank'}")
+
+
+def obey(job: Job) -> None:
+    """`stop_all` on all ranks of a team of which one was asked to; collective in the team."""
+    (stop,) = job.team.any(asked_to_stop(job))
+    if stop:
+        stop_all(job)
 
 
 def local_cnn(job: Job, subdomain: int, *key: int) -> nn.Module:
@@ -112,7 +127,7 @@ def solve_local(job: Job, subdomain: int) -> dict[str, np.ndarray]:
     on_gpu = device != "cpu"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
-    images = read_windows(job, subdomain)
+    images = read_windows(job, subdomain, lambda: obey(job))
 
     started, cpu_started = time.perf_counter(), time.process_time()
     seconds = np.array(saved["spent"] if saved else (0.0, 0.0, 0.0))
@@ -138,13 +153,12 @@ def solve_local(job: Job, subdomain: int) -> dict[str, np.ndarray]:
         nonlocal due
         if leads:
             progress.step(subdomain, (number + fraction) / len(fits), accuracy)
-        stop, save = team.any(bool(job.request.signal) or progress.stopped(), leads and time.monotonic() >= due)
+        stop, save = team.any(asked_to_stop(job), leads and time.monotonic() >= due)
         if stop or save:
             keep({**state(), "spent": spent().tolist(), "fit": number, "decided": torch.from_numpy(decided)})
             due = time.monotonic() + problem.config.run.checkpoint_seconds
         if stop:
-            progress.stop()
-            raise Stopped(f"stopped by {job.request.signal or 'another rank'}")
+            stop_all(job)
 
     runtime.log.info(
         "subdomain %d: window %s %s %s, %s",

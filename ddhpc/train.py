@@ -99,6 +99,7 @@ def train(
     def solve_coarse() -> coarse.Solution | None:
         if comm.rank != 0:
             return None
+        runtime.log.info("solving the coarse problem")
         with clock("coarse"):
             problem.seed(problem.subdomains)
             return coarse.solve(gathered, labels, problem.config.coarse, place.device, problem.learned)
@@ -111,6 +112,7 @@ def train(
     def finish() -> None:
         if solution is None:
             return
+        runtime.log.info("finishing the results file")
         before, jobs, alone = results.earlier_jobs(directory)
         timing = {
             "startup": startup,

@@ -21,6 +21,8 @@ find_launcher() { # RANKS: sets `launcher` to the words that start an MPI job on
     unset SLURM_GPUS_PER_TASK
   fi
   launcher=(mpirun -n "$1")
+  # that of Intel MPI is a script, which does not pass signals on
+  [[ $(mpirun --version 2>&1) != *Intel* ]] || launcher=(mpiexec.hydra -n "$1")
 }
 
 on_all_tasks() { # COMMAND...: becomes an MPI job on all tasks of this allocation
@@ -68,8 +70,8 @@ to_its_end() { # WHERE AGAIN COMMAND...: run it, and go back to the queue when t
   # a preempted job has time until its grace ends, and is lost when it leaves before on its own
   [[ $(scontrol show job "$SLURM_JOB_ID") != *PreemptTime=2* ]] || requeue=yes
 
-  # 2: bad input. 75: stopped, with checkpoints. Above 128: the signal itself killed ranks, before the first step or
-  # after the last, or srun ended those that left more slowly than the first.
+  # 2: bad input. 75: stopped, with checkpoints. Above 128: the signal itself killed ranks, before they knew it or
+  # after the last step, or srun ended those that left more slowly than the first.
   if [ "$requeue" ] && { [ "$code" = 75 ] || [ "$code" -gt 128 ]; } && scontrol requeue "$SLURM_JOB_ID"; then
     echo "requeued to continue $where"
   elif [ "$code" != 0 ] && [ "$code" != 2 ]; then

@@ -33,9 +33,16 @@ def start(ranks, small, cwd, *arguments, through=()):
 
 
 def ranks_of(job):
-    """Process ids of the ranks of an mpirun on this machine."""
-    found = subprocess.run(["pgrep", "-P", str(job.pid), "-f", "ddhpc"], capture_output=True, text=True).stdout
-    return [int(pid) for pid in found.split()]
+    """Process ids of the ranks of an mpirun on this machine, which some MPIs start by way of others."""
+    ranks, others = [], [job.pid]
+    while others:
+        parent = str(others.pop())
+        below = subprocess.run(["pgrep", "-P", parent], capture_output=True, text=True).stdout.split()
+        python = ["pgrep", "-P", parent, "-f", r"^\S*python\S* -m ddhpc"]
+        found = subprocess.run(python, capture_output=True, text=True).stdout.split()
+        ranks += map(int, found)
+        others += set(below) - set(found)
+    return sorted(ranks)
 
 
 def same_bits(directory, expected):

@@ -3,10 +3,14 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
+import ddhpc
 from ddhpc.results import verify
 from ddhpc.train import PATIENCE_SECONDS
 from tests.conftest import mpirun
@@ -95,3 +99,77 @@ def test_a_subdomain_that_cannot_be_trained_may_be_absent(small, tmp_path):
     too_many = mpirun(2, *options, "--coarse.allow_missing", 1, "--output", "many", cwd=tmp_path)
     assert too_many.returncode == 2
     assert "--coarse.allow_missing 1: 2 of 3 subdomains could not be trained" in too_many.stderr
+
+
+UNKNOWN_LAUNCHER = """
+from ddhpc import launcher
+from ddhpc.__main__ import main
+launcher.launched = launcher.Launch
+main()
+"""
+"""The program where no variable of the launcher is known."""
+
+BROKEN_ON_ONE_RANK = """
+from mpi4py import MPI
+from ddhpc.models import FAMILIES
+
+def broken(**options):
+    if MPI.COMM_WORLD.rank == 1:
+        raise RuntimeError("broken here")
+    return FAMILIES["resnet"](**options)
+"""
+
+
+def test_an_error_on_one_rank_ends_all_under_an_unknown_launcher(small, tmp_path):
+    (tmp_path / "net.py").write_text(BROKEN_ON_ONE_RANK)
+    options = [
+        *("--data.file", small),
+        "--decomposition.grid",
+        1,
+        2,
+        "--model.name",
+        "net:broken",
+        "--local.epochs",
+        500,
+    ]
+    ended = subprocess.run(
+        ["mpirun", "-n", "2", sys.executable, "-c", UNKNOWN_LAUNCHER, *map(str, options)],
+        cwd=tmp_path,
+        timeout=120,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": f"{Path(ddhpc.__file__).parents[1]}:{tmp_path}"},
+    )
+    assert ended.returncode == 1, ended.stderr
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("ddhpc: ")]
+    assert lines == ["ddhpc: error on rank 1:"]
+    assert "broken here" in ended.stderr
+
+
+SLOW_TORCH = """
+import os, time
+from mpi4py import MPI
+open(f"importing-{MPI.COMM_WORLD.rank}", "w").close()
+while True:
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize(("name", "victims"), [("SIGTERM", 3), ("SIGINT", 3), ("SIGUSR2", 1)])
+def test_a_signal_in_the_start_up_does_not_wait_for_the_first_step(name, victims, small, tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text(SLOW_TORCH)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(ddhpc.__file__).parents[1]}")
+    job = start(3, small, tmp_path)
+    while len(list(tmp_path.glob("importing-*"))) < 3 and job.poll() is None:
+        time.sleep(0.05)
+    for pid in ranks_of(job)[-victims:]:
+        os.kill(pid, getattr(signal, name))
+    assert job.wait(timeout=30) == 75
+    errors = [line for line in (tmp_path / "stderr").read_text().splitlines() if line.startswith("ddhpc: ")]
+    stopped = f"ddhpc: stopped by {name} in the start-up; continue with the same command"
+    if victims == 1:  # the launcher then sends the others SIGTERM, of which rank 0 may speak as well
+        assert f"{stopped} (on rank 2)" in errors
+    else:
+        assert errors == [stopped]
+    assert not (tmp_path / "run").exists()

@@ -14,6 +14,7 @@ import yaml
 from mpi4py import MPI
 
 from ddhpc import runtime
+from ddhpc.checkpoint import path
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import Stopped
 from ddhpc.options import configure, train_parser
@@ -153,8 +154,13 @@ def test_a_checkpoint_of_the_very_last_step(small, tmp_path, undisturbed):
         request=request,
     )
     for subdomain in (0, 4):
+        request.signal = ""
         with pytest.raises(Stopped):
             solve_local(job, subdomain)
+        assert path(tmp_path / "run", subdomain).exists()
+    with pytest.raises(Stopped):  # the signal is still there, and obeyed while windows are read
+        solve_local(job, 1)
+    assert not path(tmp_path / "run", 1).exists()
     completed = mpirun(2, "--data.file", small, *OPTIONS, "--output", "run", cwd=tmp_path, timeout=90)
     assert completed.returncode == 0, completed.stderr
     same_bits(tmp_path / "run", undisturbed[0])

@@ -92,13 +92,29 @@ def test_waiting_does_not_burn_the_core(comm):
         assert time.process_time() - started < 0.3
 
 
-def test_place_shares_the_cores_out(comm):
+def test_place_shares_the_cores_out(comm, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     place = runtime.place(comm, Run(device="cpu"))
     assert place.device == "cpu"
     assert place.local_rank == comm.rank
     assert place.local_ranks == comm.size
     assert place.threads >= 1
     assert place.threads * comm.size <= max(place.cores, comm.size)
+
+
+def test_threads_that_the_user_set_are_taken(comm, monkeypatch):
+    """`--run.threads`, else OMP_NUM_THREADS where OpenMP would obey it."""
+    import torch
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "3,2")
+    assert runtime.place(comm, Run(device="cpu")).threads == 3
+    assert torch.get_num_threads() == 3
+    assert runtime.place(comm, Run(device="cpu", threads=2)).threads == 2
+    for nothing in ("", "0", "many"):
+        monkeypatch.setenv("OMP_NUM_THREADS", nothing)
+        place = runtime.place(comm, Run(device="cpu"))
+        assert 1 <= place.threads * comm.size <= max(place.cores, comm.size)
+    torch.set_num_threads(1)
 
 
 def test_threads_can_be_set(comm):
