@@ -199,8 +199,7 @@ setup() { # run|test
   fi
   apt_install "$packages"
   make_venv
-  step "installing the Python packages: minutes the first time, PyTorch alone is several GB" pip install -e ".$extras" \
-    --config-settings editable_mode=compat
+  step "installing the Python packages: minutes the first time, PyTorch alone is several GB" pip install -e ".$extras"
   settle_mpi
   settle_h5py
   rm -f "$venv"/.run-* "$venv"/.test-*

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from math import isnan
@@ -14,14 +15,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ddhpc.config import Config
+from ddhpc.config import CODE, Config
 from ddhpc.errors import InputError
 from ddhpc.progress import PlainConsole, console, is_terminal
 from ddhpc.report.cost import critical_path
 from ddhpc.report.numbers import by, duration, percent
-from ddhpc.results import COHERENT, FUSIONS, open_results, verify
+from ddhpc.results import COHERENT, FUSIONS, flat, identity, open_results, verify
 from ddhpc.visible import visible
 
+COLUMNS = ("data.file", "decomposition.grid", "decomposition.overlap", "model.name")
+"""Options that the table shows."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """Beginnings of what spreadsheets compute (OWASP, CSV injection)."""
 LATEX = {letter: f"\\{letter}" for letter in "#$%&_{}"} | {
@@ -68,7 +71,10 @@ class Row:
     wall: float
     """Of the whole run as it was."""
     settings: str
-    """The configuration without the seed: runs that share it differ in the seed alone."""
+    """The configuration without the seed, as JSON: runs of the same data that share it differ in the seed alone."""
+    data_digest: str
+    code: str
+    """Version and commit."""
 
 
 def row(run: Path) -> Row:
@@ -98,15 +104,17 @@ def row(run: Path) -> Row:
             critical_path=path.seconds,
             compute=float(seconds.sum() + coarse),
             wall=float(file["timing"].attrs["total"]),
-            settings=str(settings),
+            settings=json.dumps(settings),
+            data_digest=str(file.attrs["data_digest"]),
+            code=" ".join(str(file.attrs[name]) for name in CODE).strip(),
         )
 
 
 def by_seed(rows: Iterable[Row]) -> list[list[Row]]:
     """Runs that differ in the seed alone together, in the order in which they come."""
-    groups: dict[str, list[Row]] = {}
+    groups: dict[tuple[str, str], list[Row]] = {}
     for each in rows:
-        groups.setdefault(each.settings, []).append(each)
+        groups.setdefault((each.settings, each.data_digest), []).append(each)
     return list(groups.values())
 
 
@@ -142,7 +150,36 @@ def _lines(groups: Sequence[Sequence[Row]]) -> list[dict[str, str]]:
 def _caption(groups: Sequence[Sequence[Row]]) -> str:
     """What the numbers are; a grid of ones is the global CNN, which decides alone."""
     single = all(len(group) == 1 for group in groups)
-    return CAPTION.format(spread="95 % interval over the samples" if single else "lowest to highest seed")
+    caption = CAPTION.format(spread="95 % interval over the samples" if single else "lowest to highest seed")
+    return ". ".join([caption, *mixed([each for group in groups for each in group])])
+
+
+def mixed(rows: Sequence[Row]) -> list[str]:
+    """What differs between runs and no column shows: code, data of the same name, settings; a sentence each."""
+    said = []
+    if len(codes := _runs(rows, "code")) > 1:
+        said.append(f"Different code: {'; '.join(f'{code}: {runs}' for code, runs in codes.items())}")
+    if len(rows) > 1 and any(code.endswith("-dirty") for code in codes):
+        said.append("Code that ends in -dirty had uncommitted changes, which may differ between runs")
+    for name in dict.fromkeys(each.data for each in rows):
+        digests = _runs([each for each in rows if each.data == name], "data_digest")
+        if len(digests) > 1:
+            said.append(f"Different data {name}: {'; '.join(f'{key[:12]}: {runs}' for key, runs in digests.items())}")
+    settings = [flat(identity(Config.from_yaml(each.settings), "")) for each in rows]
+    names = [
+        name for name in settings[0] if name not in COLUMNS and any(e[name] != settings[0][name] for e in settings)
+    ]
+    if names:
+        said.append(f"They also differ in {', '.join(names)}")
+    return said
+
+
+def _runs(rows: Sequence[Row], key: str) -> dict[str, str]:
+    """Names of runs by the value that they share."""
+    named: dict[str, list[str]] = {}
+    for each in rows:
+        named.setdefault(getattr(each, key), []).append(each.run)
+    return {value: ", ".join(runs) for value, runs in named.items()}
 
 
 def as_text(groups: Sequence[Sequence[Row]], out: Console) -> None:

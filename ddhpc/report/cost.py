@@ -126,7 +126,7 @@ def differences(file: h5py.File, baseline: h5py.File) -> list[str]:
     }
     pairs["run.seed"] = mine["run"]["seed"], other["run"]["seed"]
     for name in CODE:
-        pairs[name] = file.attrs[name], baseline.attrs[name]
+        pairs[name] = file.attrs[name] or "none", baseline.attrs[name] or "none"
     pairs["processor"] = file.attrs["processor"], baseline.attrs["processor"]
     pairs["device"] = _shown(file["local/device"][0]), _shown(baseline["local/device"][0])
     return [f"{name} is {own} against {its}" for name, (own, its) in pairs.items() if own != its]

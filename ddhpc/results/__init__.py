@@ -7,7 +7,7 @@ values in the same file.
 
 from ddhpc.results.directory import FILE, PART, begin, file_system, is_finished, run_directory
 from ddhpc.results.gather import gather_local
-from ddhpc.results.identity import check_alike, differences, fingerprint, git_commit, identity, identity_of
+from ddhpc.results.identity import check_alike, differences, fingerprint, flat, git_commit, identity, identity_of
 from ddhpc.results.layout import COHERENT, DEVICE_BYTES, FUSIONS, PHASES, SCORED, Layout, create
 from ddhpc.results.lock import earlier_jobs, lock
 from ddhpc.results.read import names, open_results, verify
@@ -30,6 +30,7 @@ __all__ = [
     "file_system",
     "fingerprint",
     "finish",
+    "flat",
     "gather_local",
     "git_commit",
     "identity",

@@ -45,13 +45,13 @@ def identity_of(results: h5py.File) -> dict[str, Any]:
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
     """SHA-256 of an identity, hexadecimal; the same wherever its files lie."""
-    flat = {key: value for key, value in _flat(identity).items() if key not in PLACES}
-    return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
+    counted = {key: value for key, value in flat(identity).items() if key not in PLACES}
+    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """What differs between two identities, as in "run.seed was 0 and is now 1"."""
-    before, now = _flat(found), _flat(wanted)
+    before, now = flat(found), flat(wanted)
     changed = [key for key in {**before, **now} if key not in PLACES and before.get(key) != now.get(key)]
     return [f"{key} was {_shown(key, before.get(key))} and is now {_shown(key, now.get(key))}" for key in changed]
 
@@ -84,11 +84,12 @@ def _shown(key: str, value: Any) -> str:
     return str(value)[:SHOWN_DIGITS] if key == "data_digest" else str(value)
 
 
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, by keys such as "run.seed"."""
+    found: dict[str, Any] = {}
     for key, value in nested.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
 
 
 def git_commit() -> str:
