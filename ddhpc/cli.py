@@ -95,6 +95,11 @@ def train(argv: list[str], started: float) -> None:
     ranks, only = runtime.launched_size(), command.options.subdomain
     if only is not None and (ranks > 1 or command.options.output is None):
         raise InputError(f"--subdomain {only}: expected one process, without mpirun, and --output DIR that all share")
+    if only is not None and command.options.overwrite:
+        raise InputError(
+            f"--subdomain {only}: expected it without --overwrite, which would remove what the tasks for other "
+            "subdomains have trained; name a new --output"
+        )
     say(f"ddhpc {__version__}: {command.title}, starting {ranks} rank{'s' * (ranks > 1)} (loading MPI and torch)")
 
     # From here on a signal waits for the first step, so that none is lost while torch is loaded.
@@ -119,12 +124,12 @@ def solve(command: Command, request: runtime.StopRequest, started: float) -> Non
     # These load torch, for which wrong data or a wrong grid need not wait.
     from ddhpc import train as method
     from ddhpc.report.run import print_run, problem_line
-    from ddhpc.results import begin, check_alike, identity, lock, run_directory
+    from ddhpc.results import begin, check_alike, counted, identity, lock, run_directory
 
     place = runtime.together(comm, partial(runtime.place, comm, command.config.run))
 
     options, run = command.options, identity(problem.config, problem.packed.digest)
-    check_alike(comm, place.host, run)
+    check_alike(comm, place.host, problem.config, problem.packed.digest)
 
     def make_directory() -> str:
         return str(run_directory(command.name, options.output)) if comm.rank == 0 else ""
@@ -134,8 +139,10 @@ def solve(command: Command, request: runtime.StopRequest, started: float) -> Non
 
         def enter() -> None:
             if comm.rank == 0:
-                held.enter_context(lock(directory, time.time() - (time.perf_counter() - started), only, say))
+                began = time.time() - (time.perf_counter() - started)
+                held.enter_context(lock(directory, began, only, say))
                 begin(directory, run, options.overwrite)
+                held.enter_context(counted(directory, began, only))
 
         runtime.together(comm, enter)
         say(f"{problem_line(problem)}\n{place.line(comm.size)}\nrun directory {directory}")
