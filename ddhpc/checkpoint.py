@@ -1,6 +1,7 @@
 """A subdomain's state on disk: replaced atomically, checked by a checksum, the last two kept, nothing executable.
 
-Each holds the fingerprint of the run that made it (`results.identity`), and no other run takes it for its own.
+Each holds the fingerprint of the run that made it (`results.identity`), and no other run takes it for its own. It is
+what `torch.save` writes, a ZIP archive, with the checksum as its comment: `torch.load` opens it.
 
 torch is imported by saving and loading, not by `import ddhpc.checkpoint`: `verify` does without.
 """
@@ -13,13 +14,12 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 from ddhpc.data.hdf5 import replace
 from ddhpc.errors import InputError
 
-DIGEST_BYTES = 32
+DIGEST_DIGITS = 64
 RUN = "run"
 FOLDER = "checkpoints"
 PHASES = ("", "coherent")
@@ -45,12 +45,13 @@ def save(file: Path, state: dict[str, Any], run: str) -> None:
     payload = io.BytesIO()
     torch.save({**state, RUN: run}, payload)
     data = payload.getbuffer()
+    data[-2:] = DIGEST_DIGITS.to_bytes(2, "little")  # the length of the comment, which ends the archive
     part = file.with_suffix(".part")
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         with part.open("wb") as stream:
-            stream.write(hashlib.sha256(data).digest())
             stream.write(data)
+            stream.write(_digest(data))
             stream.flush()
             os.fsync(stream.fileno())  # where quotas and network file systems refuse
     except OSError:
@@ -75,8 +76,8 @@ def load(file: Path, run: str) -> tuple[dict[str, Any] | None, list[str]]:
         data = candidate.read_bytes()
         if _is_whole(data):
             try:
-                state = torch.load(io.BytesIO(data[DIGEST_BYTES:]), weights_only=True)
-            except (RuntimeError, ValueError, EOFError, UnpicklingError):
+                state = torch.load(io.BytesIO(data), weights_only=True)
+            except Exception:  # content of others may fail in any way
                 state = None
             if not isinstance(state, dict) or state.pop(RUN, None) != run:
                 raise InputError(
@@ -90,17 +91,23 @@ def load(file: Path, run: str) -> tuple[dict[str, Any] | None, list[str]]:
 
 def verify(directory: Path) -> list[str]:
     """A line for each checkpoint of a run directory that is damaged."""
-    files = sorted(file for kind in ("*.pt", "*.previous") for file in directory.glob(f"checkpoints/{kind}"))
     damaged = []
-    for file in files:
+    for file in _all(directory):
         with suppress(FileNotFoundError):  # a running job has just replaced it
             if not _is_whole(file.read_bytes()):
                 damaged.append(_complaint(file))
     return damaged
 
 
+def check(directory: Path, run: str) -> None:
+    """InputError where the checkpoints of a directory are of another run than that with the fingerprint `run`."""
+    for file in _all(directory):
+        if file.suffix == ".pt":
+            load(file, run)
+
+
 def foreign(directory: Path) -> str:
-    """The first entry among the checkpoints of a directory whose name is none of ours; empty if there is none."""
+    """The first entry among the checkpoints of a directory that is none; empty if there is no such entry."""
     for phase in PHASES:
         folder = directory / FOLDER / phase
         if os.path.lexists(folder) and not folder.is_dir():
@@ -108,7 +115,8 @@ def foreign(directory: Path) -> str:
         for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
             if not NAME.fullmatch(entry.name) and not (phase == "" and entry.name in PHASES):
                 return str(entry.relative_to(directory))
-    return ""
+    strange = (file for file in _all(directory) if file.is_dir() or not _is_whole(file.read_bytes()))
+    return next((str(file.relative_to(directory)) for file in strange), "")
 
 
 def remove_all(directory: Path) -> None:
@@ -119,7 +127,8 @@ def remove_all(directory: Path) -> None:
             if NAME.fullmatch(entry.name):
                 entry.unlink()
         if phase and folder.is_dir() and not folder.is_symlink():
-            folder.rmdir()
+            with suppress(OSError):  # somebody keeps files there too
+                folder.rmdir()
 
 
 def step_back(file: Path) -> None:
@@ -131,8 +140,18 @@ def step_back(file: Path) -> None:
         file.unlink()
 
 
+def _all(directory: Path) -> list[Path]:
+    """The checkpoints of all phases, each with the one before it."""
+    folders = [directory / FOLDER / phase for phase in PHASES]
+    return sorted(file for folder in folders for kind in ("*.pt", "*.previous") for file in folder.glob(kind))
+
+
 def _is_whole(data: bytes) -> bool:
-    return hashlib.sha256(data[DIGEST_BYTES:]).digest() == data[:DIGEST_BYTES]
+    return _digest(memoryview(data)[:-DIGEST_DIGITS]) == data[-DIGEST_DIGITS:]
+
+
+def _digest(data: memoryview) -> bytes:
+    return hashlib.sha256(data).hexdigest().encode()
 
 
 def _complaint(file: Path) -> str:

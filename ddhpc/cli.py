@@ -105,6 +105,11 @@ def solve(command: Command, request: runtime.StopRequest, started: float) -> Non
     comm = runtime.world()
     if only is not None and (comm.size > 1 or command.options.output is None):
         raise InputError(f"--subdomain {only}: expected one process, without mpirun, and --output DIR that all share")
+    if only is not None and command.options.overwrite:
+        raise InputError(
+            f"--subdomain {only}: expected it without --overwrite, which would remove what the tasks for other "
+            "subdomains have trained; name a new --output"
+        )
     from ddhpc.problem import open_problem
 
     if command.options.log_dir:
@@ -118,14 +123,14 @@ def solve(command: Command, request: runtime.StopRequest, started: float) -> Non
     # These load torch, for which wrong data or a wrong grid need not wait.
     from ddhpc import train as method
     from ddhpc.report.run import print_run, problem_line
-    from ddhpc.results import begin, check_alike, identity, lock, run_directory
+    from ddhpc.results import begin, check_alike, counted, identity, lock, run_directory
 
     place = runtime.together(comm, partial(runtime.place, comm, command.config.run))
 
     runtime.together(comm, request.obey)
     request.defer()
     options, run = command.options, identity(problem.config, problem.packed.digest)
-    check_alike(comm, place.host, run)
+    check_alike(comm, place.host, problem.config, problem.packed.digest)
 
     def make_directory() -> str:
         return str(run_directory(command.name, options.output)) if comm.rank == 0 else ""
@@ -135,8 +140,10 @@ def solve(command: Command, request: runtime.StopRequest, started: float) -> Non
 
         def enter() -> None:
             if comm.rank == 0:
-                held.enter_context(lock(directory, time.time() - (time.perf_counter() - started), only, say))
+                began = time.time() - (time.perf_counter() - started)
+                held.enter_context(lock(directory, began, only, say))
                 begin(directory, run, options.overwrite)
+                held.enter_context(counted(directory, began, only))
 
         runtime.together(comm, enter)
         say(f"{problem_line(problem)}\n{place.line(comm.size)}\nrun directory {directory}")

@@ -2,6 +2,7 @@ import hashlib
 import io
 import os
 import threading
+import zipfile
 
 import pytest
 import torch
@@ -136,9 +137,26 @@ def test_a_checkpoint_of_another_run_is_refused(run, tmp_path):
 @pytest.mark.parametrize("content", [b"no checkpoint", b"", torch_bytes([1, 2]), torch_bytes({"run": 3})])
 def test_foreign_content_with_a_right_checksum_is_refused(content, tmp_path):
     file = tmp_path / "x.pt"
-    file.write_bytes(hashlib.sha256(content).digest() + content)
+    file.write_bytes(content + hashlib.sha256(content).hexdigest().encode())
     with pytest.raises(InputError, match="x.pt: is of another run"):
         checkpoint.load(file, "r")
+
+
+def test_torch_opens_a_checkpoint(tmp_path):
+    checkpoint.save(tmp_path / "x.pt", state(1), "r")
+    opened = torch.load(tmp_path / "x.pt", weights_only=True)
+    assert (opened["step"], opened["run"]) == (1, "r")
+    assert torch.equal(opened["weights"], state(1)["weights"])
+    with zipfile.ZipFile(tmp_path / "x.pt") as archive:
+        assert archive.testzip() is None
+
+
+def test_a_damaged_checkpoint_of_the_coherent_training_is_named(tmp_path):
+    file = checkpoint.path(tmp_path, 0, "coherent")
+    checkpoint.save(file, state(1), "r")
+    assert checkpoint.verify(tmp_path) == []
+    garble(file)
+    assert checkpoint.verify(tmp_path) == [f"{file}: damaged, its checksum differs"]
 
 
 def test_only_checkpoints_are_removed(tmp_path):

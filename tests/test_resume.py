@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from ddhpc.data.packed import SPLITS
 from ddhpc.errors import Stopped
 from ddhpc.options import configure, train_parser
 from ddhpc.problem import open_problem
-from ddhpc.results import fingerprint, identity
+from ddhpc.results import earlier_jobs, fingerprint, identity
 from ddhpc.subdomain import Job, solve_local
 from ddhpc.team import ALONE
 from tests.conftest import mpirun
@@ -226,6 +227,7 @@ def test_single_tasks_train_and_a_last_job_gathers(small, tmp_path, undisturbed)
     [
         (["--subdomain", 6, "--output", "run"], "--subdomain 6: expected 0 to 5"),
         (["--subdomain", 0], "--subdomain 0: expected one process, without mpirun, and --output DIR"),
+        (["--subdomain", 0, "--output", "run", "--overwrite"], "--subdomain 0: expected it without --overwrite"),
     ],
 )
 def test_a_wrong_task_is_refused(arguments, message, small, tmp_path):
@@ -245,16 +247,55 @@ def test_ranks_with_another_copy_of_the_data_train_nothing(small, tmp_path):
     assert job.wait(timeout=60) == 2
     said = [line for line in (tmp_path / "stderr").read_text().splitlines() if line.startswith("ddhpc: ")]
     assert len(said) == 1
-    assert "does not see what rank 0 sees: data_digest was" in said[0]
+    assert "does not see what rank 0 sees: data_digest is" in said[0]
     assert not (tmp_path / "run").exists()
 
 
 def test_a_second_job_in_the_directory_is_refused_and_harms_nothing(small, tmp_path, undisturbed):
     job = start(2, small, tmp_path)
     wait_for_checkpoint(tmp_path, job)
+    ranks = ranks_of(job)
+    for pid in ranks:
+        os.kill(pid, signal.SIGSTOP)
     other = mpirun(1, "--data.file", small, *OPTIONS, "--output", "run", "--overwrite", "--run.seed", 9, cwd=tmp_path)
     assert other.returncode == 2
-    assert "--output run: a job, process " in other.stderr
+    assert int(re.search(r"--output run: a job, process (\d+) on ", other.stderr)[1]) in ranks
+    for pid in ranks:
+        os.kill(pid, signal.SIGCONT)
     assert job.wait(timeout=120) == 0
     same_bits(tmp_path / "run", undisturbed[0])
     assert not (tmp_path / "run/run.lock").exists()
+    assert earlier_jobs(tmp_path / "run")[1] == 1
+
+
+def test_a_job_whose_run_was_taken_over_ends_without_results(small, tmp_path):
+    """As after it was suspended for long: what it has trained is not written into the other one's file."""
+    job = start(2, small, tmp_path)
+    wait_for_checkpoint(tmp_path, job)
+    part = tmp_path / "run/results.h5.part"
+    shutil.copy(part, tmp_path / "theirs")
+    with h5py.File(tmp_path / "theirs", "r+", locking=False) as file:
+        file.attrs["job"] = "theirs"
+    (tmp_path / "theirs").replace(part)
+    before = part.read_bytes()
+    assert job.wait(timeout=120) == 2
+    said = [line for line in (tmp_path / "stderr").read_text().splitlines() if line.startswith("ddhpc: ")]
+    assert said == [
+        "ddhpc: run/results.h5.part: another job has taken the run over; expected one job at a time in a run directory"
+    ]
+    assert part.read_bytes() == before
+    assert not (tmp_path / "run/results.h5").exists()
+
+
+def test_the_seconds_of_a_run_are_those_of_all_its_jobs(small, tmp_path, unfinished):
+    shutil.copytree(unfinished, tmp_path / "run")
+    before = earlier_jobs(tmp_path / "run")
+    assert before == (0, 0)  # its lock still stands
+    completed = mpirun(2, "--data.file", small, *OPTIONS, "--output", "run", cwd=tmp_path)
+    assert completed.returncode == 0, completed.stderr
+    assert "2 jobs: local CNNs and the whole run count all of them" in " ".join(completed.stdout.split())
+    with h5py.File(tmp_path / "run/results.h5") as file:
+        timing = file["timing"].attrs
+        assert timing["jobs"] == 2
+        assert timing["total"] >= file["local/seconds"][...].max() == timing["local_max"]
+        assert timing["total"] > file["timing/seconds"][...].sum(axis=1).max()

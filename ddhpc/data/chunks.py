@@ -1,12 +1,17 @@
-"""The chunks of a packed file: small in space and long over samples. Pure."""
+"""The chunks of a packed file: small in space and long over samples."""
 
 from __future__ import annotations
 
+import hashlib
 import math
+
+import h5py
+import numpy as np
 
 CHUNK_BYTES = 256 * 2**10
 SMALL_CHUNK_BYTES = 32 * 2**10
 ROW_BYTES = 256 * 10**6
+CHECKED_CHUNKS = 64
 
 
 def choose_chunks(image_shape: tuple[int, ...], channels: int, itemsize: int) -> tuple[int, ...]:
@@ -35,3 +40,14 @@ def read_amplification(window: tuple[slice, ...], chunk_shape: tuple[int, ...], 
         touched = min(math.ceil(upper / edge) * edge, size) - lower // edge * edge
         amplification *= touched / (upper - lower)
     return amplification
+
+
+def sampled(stored: h5py.Dataset) -> bytes:
+    """SHA-256 over the values of chunks of a dataset: of all, or of CHECKED_CHUNKS evenly spaced ones."""
+    grid = [math.ceil(size / edge) for size, edge in zip(stored.shape, stored.chunks, strict=True)]
+    count, found = math.prod(grid), hashlib.sha256()
+    for number in np.unique(np.linspace(0, count - 1, min(count, CHECKED_CHUNKS)).astype(np.int64)):
+        place = np.unravel_index(number, grid)
+        slices = (slice(n * edge, (n + 1) * edge) for n, edge in zip(place, stored.chunks, strict=True))
+        found.update(stored[tuple(slices)].tobytes())
+    return found.digest()

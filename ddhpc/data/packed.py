@@ -27,6 +27,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from ddhpc.data.chunks import sampled
 from ddhpc.data.hdf5 import attribute, check_self_contained, decoded, reading
 from ddhpc.errors import InputError
 
@@ -62,10 +63,10 @@ class Packed:
     """Images of the training split that a chunk holds."""
     source: str
     digest: str
-    """Hexadecimal SHA-256 over shapes, classes, labels, ids, statistics and the checksums of all pixels, which the
-    writer leaves; of a small file without them over its bytes."""
-    stamp: tuple[int, ...] = ()
-    """Place, size and time of change of the file when it was described."""
+    """Hexadecimal SHA-256 over shapes, classes, labels, ids, statistics, the checksums of all pixels, which the writer
+    leaves, and some chunks of them, which tell of changes since. Small files without checksums count whole."""
+    stamps: set[tuple[int, ...]]
+    """Place, size and time of change that the file had, with this content."""
 
     @property
     def dimensions(self) -> int:
@@ -116,8 +117,11 @@ class Packed:
     def _opened(self) -> Iterator[h5py.File]:
         """The file for reading; InputError where it has been replaced by other data since it was described."""
         with reading(self.path) as file:
-            if _stamp(self.path) != self.stamp and describe(file, self.path).digest != self.digest:
-                raise InputError(f"{self.path}: has changed since the job began; expected the same data to its end")
+            stamp = _stamp(self.path)
+            if stamp not in self.stamps:
+                if describe(file, self.path).digest != self.digest:
+                    raise InputError(f"{self.path}: has changed since the job began; expected the same data to its end")
+                self.stamps.add(stamp)
             yield file
 
 
@@ -210,6 +214,7 @@ def describe(file: h5py.File, path: Path) -> Packed:
     for split in SPLITS:
         digest.update(labels[split].astype("<i8").tobytes() + "\0".join(ids[split]).encode())
     digest.update(np.stack([mean, std]).astype("<f8").tobytes())
+    digest.update(b"".join(sampled(file[f"{split}/image"]) for split in SPLITS))
     checksums = [attribute(file[f"{split}/image"], CHECKSUM, str) for split in SPLITS]
     if all(checksums):
         digest.update(repr(checksums).encode())
@@ -228,7 +233,7 @@ def describe(file: h5py.File, path: Path) -> Packed:
         chunk_samples=train.chunks[0],
         source=attribute(file, "source", str) or "",
         digest=digest.hexdigest(),
-        stamp=_stamp(path),
+        stamps={_stamp(path)},
     )
 
 

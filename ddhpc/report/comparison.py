@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from statistics import mean, median
 
@@ -136,7 +136,7 @@ def cells(group: Sequence[Row]) -> dict[str, str]:
         "coherent": "" if any(map(isnan, coherent)) else percent(mean(coherent)),
         "critical path": duration(median(each.critical_path for each in group)),
         "compute": duration(median(each.compute for each in group)),
-        "wall": duration(median(each.wall for each in group)),
+        "wall": duration(nan if any(isnan(each.wall) for each in group) else median(each.wall for each in group)),
     }
 
 

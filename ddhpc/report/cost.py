@@ -27,7 +27,8 @@ class CriticalPath:
     clock: str
     """How the local seconds are counted: "CPU" or "wall"."""
     shared: bool
-    """Whether some subdomains shared a rank or a core, so that no clock on the wall showed this time."""
+    """Whether some subdomains shared a rank or a core, or several jobs trained them, so that no clock on the wall
+    showed this time."""
 
     @property
     def seconds(self) -> float:
@@ -55,8 +56,14 @@ def critical_path(file: h5py.File) -> CriticalPath:
         local=float(local[slowest]),
         coarse=float(file["timing"].attrs["coarse"]) if len(local) > 1 else 0.0,
         clock="CPU" if on_cpu else "wall",
-        shared=bool(crowded or file.attrs["ranks"] < len(local)),
+        shared=bool(crowded or file.attrs["ranks"] < len(local) or not in_one_job(file)),
     )
+
+
+def in_one_job(file: h5py.File) -> bool:
+    """Whether one job did the whole run: what it says of its ranks does not hold for others."""
+    timing = file["timing"].attrs
+    return bool(timing.get("jobs", 1) == 1 and np.isfinite(timing["total"]))
 
 
 def path_seconds(file: h5py.File) -> np.ndarray:

@@ -280,7 +280,8 @@ def _speedup(file: h5py.File, baseline: h5py.File | None) -> Section:
     if np.isfinite(totals).all():
         counted.append(("whole run, wall time, measured", totals[0], totals[1]))
     projected = (
-        "It is projected: as each subdomain would have it with a rank and a core of its own, since here they shared. "
+        "It is projected: as each subdomain would have it with a rank and a core of its own, since here they shared, "
+        "or several jobs trained them. "
         if path.shared
         else ""
     )

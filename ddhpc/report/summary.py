@@ -72,7 +72,7 @@ def summary(file: h5py.File, baseline: h5py.File | None) -> list[str]:
             f"The slowest local CNN (subdomain {path.slowest}) took {duration(path.local)} of {path.clock} time and "
             f"the coarse DNN {duration(path.coarse)}: a critical path of {duration(path.seconds)}"
             + (
-                ", projected, since subdomains shared ranks or cores."
+                ", projected, since subdomains shared ranks or cores, or several jobs trained them."
                 if path.shared
                 else ", with a rank and a core or GPU for each subdomain."
             ),
@@ -89,7 +89,7 @@ def summary(file: h5py.File, baseline: h5py.File | None) -> list[str]:
         said.append(f"{plural(absent, 'subdomain')} could not be trained and {'are' if absent > 1 else 'is'} absent.")
     total = float(file["timing"].attrs["total"])
     took = (
-        "was not timed, for subdomains were trained by jobs of their own,"
+        "was not timed, for jobs trained single subdomains or their times are lost,"
         if np.isnan(total)
         else (f"took {duration(total)} of real time")
     )

@@ -9,9 +9,9 @@ from ddhpc.results.directory import FILE, PART, begin, file_system, is_finished,
 from ddhpc.results.gather import gather_local
 from ddhpc.results.identity import check_alike, differences, fingerprint, flat, git_commit, identity, identity_of
 from ddhpc.results.layout import COHERENT, DEVICE_BYTES, FUSIONS, PHASES, SCORED, Layout, create
-from ddhpc.results.lock import earlier_jobs, lock
+from ddhpc.results.lock import counted, earlier_jobs, lock
 from ddhpc.results.read import names, open_results, verify
-from ddhpc.results.write import finish, write_local
+from ddhpc.results.write import check_own, finish, write_local
 
 __all__ = [
     "COHERENT",
@@ -24,6 +24,8 @@ __all__ = [
     "Layout",
     "begin",
     "check_alike",
+    "check_own",
+    "counted",
     "create",
     "differences",
     "earlier_jobs",

@@ -17,7 +17,7 @@ import yaml
 from ddhpc import checkpoint, config
 from ddhpc.data.hdf5 import reason, replace
 from ddhpc.errors import InputError
-from ddhpc.results.identity import differences
+from ddhpc.results.identity import differences, fingerprint
 from ddhpc.yaml_file import read_yaml
 
 FILE = "results.h5"
@@ -79,6 +79,8 @@ def begin(directory: Path, identity: Mapping[str, Any], overwrite: bool) -> None
         elif (directory / IDENTITY).exists():
             _check_identity(directory, identity)
             return
+        else:  # where run.yaml was lost, the checkpoints still tell
+            checkpoint.check(directory, fingerprint(identity))
         # Renamed into place, since the tasks of a job array may all start with this at once.
         part = directory / f".{IDENTITY}-{socket.gethostname()}-{os.getpid()}"
         part.write_text(yaml.safe_dump(dict(identity), sort_keys=False))
@@ -87,30 +89,35 @@ def begin(directory: Path, identity: Mapping[str, Any], overwrite: bool) -> None
 
 def _check_ours(directory: Path) -> None:
     """InputError where something in a directory has a name of ours and another maker: it would be overwritten."""
+    known = _identity(directory)
+    finished = (directory / FILE).exists()
     found = ""
-    if foreign := checkpoint.foreign(directory):
-        found = f"{foreign} is no checkpoint of a run"
-    elif (directory / IDENTITY).exists() and _identity(directory) == FOREIGN:
+    if known == FOREIGN:
         found = f"{IDENTITY} is not of a run"
-    for name in (FILE, PART):
-        if (directory / name).exists() and not _is_results(directory / name):
-            found = f"{name} is no results file of a run"
+    elif finished and not _is_results(directory / FILE):
+        found = f"{FILE} is no results file of a run"
+    elif known is None and not finished:
+        if foreign := checkpoint.foreign(directory):
+            found = f"{foreign} is no checkpoint of a run"
+        elif (directory / PART).exists() and not _is_results(directory / PART):
+            found = f"{PART} is no results file of a run"
     if found:
         raise InputError(f"--output {directory}: {found}; expected a new directory, or that of a run")
 
 
 def _is_results(path: Path) -> bool:
-    """Whether a file is one of ours, also where a crash left it unreadable, as HDF5 leaves it."""
+    """Whether a file is one of ours."""
     try:
         with h5py.File(path, "r", locking=False) as file:
             return "ddhpc_version" in file.attrs
     except OSError:
-        return path.name == PART
+        return False
 
 
 def _identity(directory: Path) -> Any:
-    """What `run.yaml` holds: the identity, None where it is empty after a crash, else FOREIGN."""
-    found = read_yaml(directory / IDENTITY) if (directory / IDENTITY).stat().st_size else None
+    """What `run.yaml` holds: the identity, None where it is absent, or empty after a crash, else FOREIGN."""
+    file = directory / IDENTITY
+    found = read_yaml(file) if file.exists() and file.stat().st_size else None
     return found if found is None or (isinstance(found, dict) and set(config.IDENTITY) <= set(found)) else FOREIGN
 
 

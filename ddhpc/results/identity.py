@@ -49,29 +49,32 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
 
 
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+def differences(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], said: str = "{} was {} and is now {}"
+) -> list[str]:
     """What differs between two identities, as in "run.seed was 0 and is now 1"."""
     before, now = flat(found), flat(wanted)
     changed = [key for key in {**before, **now} if key not in PLACES and before.get(key) != now.get(key)]
-    return [f"{key} was {_shown(key, before.get(key))} and is now {_shown(key, now.get(key))}" for key in changed]
+    return [said.format(key, _shown(key, before.get(key)), _shown(key, now.get(key))) for key in changed]
 
 
-def check_alike(comm: MPI.Comm, host: str, identity: Mapping[str, Any]) -> None:
+def check_alike(comm: MPI.Comm, host: str, config: Config, data_digest: str) -> None:
     """InputError on all ranks unless all would train the same: with the same options, on the same data.
 
-    Packed files may lie on the disk of each node, and options in files that differ between nodes.
+    Packed files may lie on the disk of each node, and options in files that differ between nodes. All options have to
+    agree, since some of which no result depends say who takes part in a collective.
 
     Args:
         comm: all ranks.
         host: of this rank.
-        identity: see `identity`, nested dictionaries of plain values.
+        config: that this rank has read.
+        data_digest: of the packed file that it sees.
     """
-    mine = json.dumps(identity, sort_keys=True)
+    mine = json.dumps({**config.to_dict(), "data_digest": data_digest})
     first = runtime.broadcast_text(comm, mine)
 
     def compare() -> None:
-        if mine != first:
-            changed = differences(json.loads(first), json.loads(mine))
+        if changed := differences(json.loads(mine), json.loads(first), "{} is {}, on rank 0 {}"):
             raise InputError(
                 f"rank {comm.rank} on {host} does not see what rank 0 sees: {', '.join(changed)}; expected the same "
                 "options and packed file on all ranks"

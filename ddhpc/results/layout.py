@@ -93,6 +93,7 @@ def create(directory: Path, layout: Layout) -> None:
     """
     path = directory / PART
     with file_system(path):
+        path.unlink(missing_ok=True)  # a job that still has it open must not write into the new one
         path.touch()
         # Before HDF5 writes anything: HDF5 1.10 may crash, not fail, on a full disk.
         _reserve(path, layout.size())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import h5py
 import numpy as np
 
 from ddhpc import runtime
-from ddhpc.data.hdf5 import replace, text
+from ddhpc.data.hdf5 import attribute, replace, text
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
 from ddhpc.metrics import accuracy, confusion, margin, scores
@@ -65,6 +66,18 @@ def write_local(
                 file[f"local/{name}"][...] = everything
 
 
+def check_own(directory: Path, job: str) -> None:
+    """InputError unless the unfinished results file is the one that this job made, with the attribute `job`.
+
+    Another job takes a run over from one that has been suspended for long, and may have finished it.
+    """
+    path, found = directory / PART, None
+    with suppress(OSError), h5py.File(path, "r", locking=False) as file:
+        found = attribute(file, "job", str)
+    if found != job:
+        raise InputError(f"{path}: another job has taken the run over; expected one job at a time in a run directory")
+
+
 def finish(
     directory: Path,
     *,
@@ -87,10 +100,9 @@ def finish(
         spent: [R, P] seconds of each rank in each of PHASES.
     """
     path, fusions = directory / PART, solution.fusions
+    check_own(directory, job)
     with file_system(path):
         with h5py.File(path, "r+", locking=False) as file:
-            if file.attrs["job"] != job:
-                raise InputError(f"{path}: another job has begun the run anew; expected one job for a run directory")
             for split in SPLITS:
                 for group, fusion in FINAL.items():
                     if fusion in fusions:

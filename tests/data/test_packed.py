@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -18,7 +19,7 @@ from hypothesis.extra.numpy import arrays
 
 import ddhpc.data.packed as module
 import ddhpc.data.packing as packing
-from ddhpc.data import Packed, Split, find, open_packed, write_packed
+from ddhpc.data import Packed, Split, chunks, find, open_packed, write_packed
 from ddhpc.errors import InputError
 
 
@@ -347,9 +348,8 @@ def test_damaged_pixels_are_named(file):
     content = bytearray(file.read_bytes())
     content[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
     file.write_bytes(content)
-    packed = open_packed(file)
     with pytest.raises(InputError) as error:
-        packed.read("val", whole(packed))
+        open_packed(file)
     assert_one_line(error, str(file), "cannot be read")
 
 
@@ -358,6 +358,7 @@ def test_a_window_that_is_not_finite_names_split_and_sample(tmp_path, bad):
     packed = pack(tmp_path / "x.h5", noise(5, 1, 6, 6, dtype="float32"))
     with h5py.File(packed.path, "r+") as changed:
         changed["test/image"][3, 0, 4, 4] = bad
+    packed = open_packed(packed.path)
     assert packed.read("test", (slice(0, 4), slice(0, 6))).shape == (5, 1, 4, 6)
     with pytest.raises(InputError) as error:
         packed.read("test", (slice(2, 6), slice(2, 6)))
@@ -410,13 +411,13 @@ def test_a_file_that_is_nowhere_names_the_option_and_the_places(name):
 def test_a_garbled_chunk_is_noticed(file: Path) -> None:
     with h5py.File(file) as opened:
         chunk = opened["train/image"].id.get_chunk_info(0)
-    data = bytearray(file.read_bytes())
+    packed, data = open_packed(file), bytearray(file.read_bytes())
     data[chunk.byte_offset + chunk.size // 2] ^= 4
     file.write_bytes(data)
-    packed = open_packed(file)
-    with pytest.raises(InputError) as error:
-        packed.read("train", whole(packed))
-    assert_one_line(error, str(file), "cannot be read")
+    for look in (lambda: open_packed(file), lambda: packed.read("train", whole(packed))):
+        with pytest.raises(InputError) as error:
+            look()
+        assert_one_line(error, str(file), "cannot be read")
 
 
 def swapped(images: np.ndarray) -> np.ndarray:
@@ -461,3 +462,58 @@ def test_a_folder_is_no_packed_file(tmp_path):
     assert_one_line(
         error, f"--data.file {tmp_path}: is a directory", f"python -m ddhpc prepare images {tmp_path} --output"
     )
+
+
+def test_pixels_that_are_changed_in_place_are_noticed(file):
+    """The checksum that the writer left does not tell of it; the chunks do."""
+    packed = open_packed(file)
+    with h5py.File(file, "r+") as stored:
+        stored["train/image"][...] = swapped(stored["train/image"][...])
+    assert open_packed(file).digest != packed.digest
+    with pytest.raises(InputError) as error:
+        packed.read("val", whole(packed))
+    assert_one_line(error, str(file), "has changed since the job began")
+
+
+def test_large_files_without_checksums_are_told_apart(file, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SMALL_BYTES", 0)
+    other = pack(tmp_path / "y.h5", swapped(noise(5, 2, 6, 7))).path
+    for path in (file, other):
+        with h5py.File(path, "r+") as stored:
+            for split in module.SPLITS:
+                del stored[f"{split}/image"].attrs["sha256"]
+    assert open_packed(file).digest != open_packed(other).digest
+
+
+def test_a_file_that_is_only_touched_is_described_once(file, monkeypatch):
+    packed, described, describe = open_packed(file), [], module.describe
+    monkeypatch.setattr(module, "describe", lambda *given: described.append(given) or describe(*given))
+    os.utime(file, (1, 1))
+    for _ in range(5):
+        packed.read("val", whole(packed))
+    assert len(described) == 1
+
+
+def test_the_same_pixels_are_the_same_data_however_they_are_compressed(file, tmp_path):
+    again = tmp_path / "again.h5"
+    shutil.copy(file, again)
+    with h5py.File(again, "r+") as stored:
+        old = stored["train/image"]
+        pixels, attributes, chunks = old[...], dict(old.attrs), old.chunks
+        del stored["train/image"]
+        new = stored.create_dataset("train/image", data=pixels, chunks=chunks, compression="lzf")
+        new.attrs.update(attributes)
+    assert open_packed(again).digest == open_packed(file).digest
+
+
+def test_of_large_files_chunks_from_begin_to_end_are_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(chunks, "CHECKED_CHUNKS", 3)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        stored = file.create_dataset("image", data=np.zeros((10, 1, 4, 5), np.uint8), chunks=(1, 1, 2, 2))
+        before = chunks.sampled(stored)
+        stored[0, 0, 3, 4] = 1
+        assert chunks.sampled(stored) == before
+        for place in ((0, 0, 0, 0), (9, 0, 3, 4)):
+            stored[place] = 1
+            assert chunks.sampled(stored) != before
+            stored[place] = 0

@@ -5,7 +5,7 @@ import pytest
 from mpi4py import MPI
 
 from ddhpc import runtime
-from ddhpc.config import Run
+from ddhpc.config import Coarse, Config, Data, Run
 from ddhpc.decomposition import owned
 from ddhpc.errors import InputError
 from ddhpc.progress import Progress
@@ -35,17 +35,23 @@ def test_an_error_on_one_rank_is_raised_on_all(comm):
         runtime.together(comm, fail_on_last)
 
 
-def test_all_ranks_have_to_see_the_same(comm):
-    same = {"run": {"seed": 0}, "data_digest": "a" * 64}
-    check_alike(comm, "here", same)
-    if comm.size == 1:
-        return
-    mine = {**same, "data_digest": "b" * 64} if comm.rank == comm.size - 1 else same
-    with pytest.raises(InputError) as error:
-        check_alike(comm, f"host{comm.rank}", mine)
-    changed = f"data_digest was {'a' * 12} and is now {'b' * 12}"
+@pytest.mark.parametrize(
+    ("config", "digest", "told"),
+    [
+        (Config(), "b" * 64, f"data_digest is {'b' * 12}, on rank 0 {'a' * 12}; expected"),
+        (Config(run=Run(seed=1)), "a" * 64, "run.seed is 1, on rank 0 0; expected"),
+        (Config(coarse=Coarse(memory_limit=1)), "a" * 64, "coarse.memory_limit is 1, on rank 0 None; expected"),
+    ],
+)
+def test_all_ranks_have_to_see_the_same(config, digest, told, comm):
+    """Also options of which no result depends: rank 0 alone would skip the gathering that the others wait in."""
     last = comm.size - 1
-    assert str(error.value).startswith(f"rank {last} on host{last} does not see what rank 0 sees: {changed}; expected")
+    check_alike(comm, "here", Config(data=Data(file=f"/node{comm.rank}/x.h5")), "a" * 64)
+    if last == 0:
+        return
+    with pytest.raises(InputError) as error:
+        check_alike(comm, f"host{comm.rank}", *((config, digest) if comm.rank == last else (Config(), "a" * 64)))
+    assert str(error.value).startswith(f"rank {last} on host{last} does not see what rank 0 sees: {told}")
 
 
 def test_the_lowest_failing_rank_speaks(comm):

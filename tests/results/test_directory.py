@@ -7,7 +7,7 @@ import yaml
 from ddhpc import checkpoint
 from ddhpc.config import Config
 from ddhpc.errors import InputError
-from ddhpc.results import begin, differences, fingerprint, identity, run_directory
+from ddhpc.results import begin, check_own, differences, fingerprint, identity, run_directory
 
 WANTED = identity(Config(), "a" * 64)
 
@@ -97,12 +97,46 @@ def test_checkpoints_that_cannot_be_removed_end_the_job(tmp_path, monkeypatch):
         started(tmp_path, other_seed(), overwrite=True)
 
 
-def test_checkpoints_whose_run_yaml_is_lost_are_not_believed(tmp_path):
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", ["checkpoints/00010.pt", "checkpoints/coherent/00010.pt", "results.h5.part"])
+def test_names_of_ours_with_content_of_others_are_left_alone(name, overwrite, tmp_path):
+    (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=f"{name} is no"):
+        started(tmp_path, overwrite=overwrite)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [name.rpartition("/")[2]]
+
+
+@pytest.mark.parametrize("name", ["checkpoints/.nfs0001", "checkpoints/00000.pt.bak", "checkpoints/coherent/notes"])
+def test_a_run_goes_on_with_other_files_beside_its_checkpoints(name, tmp_path):
+    """NFS keeps removed files that are open under another name for a while."""
+    started(tmp_path)
+    for phase in checkpoint.PHASES:
+        checkpoint.save(checkpoint.path(tmp_path, 0, phase), {"step": 1}, fingerprint(WANTED))
+    (tmp_path / name).touch()
+    started(tmp_path)
+    assert checkpoint.path(tmp_path, 0).exists()
+    started(tmp_path, other_seed(), overwrite=True)
+    assert not list(tmp_path.rglob("*.pt"))
+    assert (tmp_path / name).exists()
+
+
+def test_a_lost_run_yaml_is_not_replaced_by_that_of_another_run(tmp_path):
     started(tmp_path)
     file = checkpoint.path(tmp_path, 0)
     checkpoint.save(file, {"step": 1}, fingerprint(WANTED))
     (tmp_path / "run.yaml").unlink()
-    started(tmp_path, other_seed())
-    assert checkpoint.load(file, fingerprint(WANTED))[0] == {"step": 1}
     with pytest.raises(InputError, match="00000.pt: is of another run than this one"):
-        checkpoint.load(file, fingerprint(other_seed()))
+        started(tmp_path, other_seed())
+    started(tmp_path)
+    assert yaml.safe_load((tmp_path / "run.yaml").read_text()) == WANTED
+
+
+def test_results_that_another_job_has_begun_are_not_written(tmp_path):
+    with pytest.raises(InputError, match=r"results.h5.part: another job has taken the run over"):
+        check_own(tmp_path, "this")
+    with h5py.File(tmp_path / "results.h5.part", "w") as file:
+        file.attrs["job"] = "that"
+    check_own(tmp_path, "that")
+    with pytest.raises(InputError, match=r"results.h5.part: another job has taken the run over"):
+        check_own(tmp_path, "this")
