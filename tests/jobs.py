@@ -72,9 +72,6 @@ def modified(file):
 
 
 def state(file):
-    """What a checkpoint holds, None without one."""
-    try:
-        run = fingerprint(yaml.safe_load((file.parents[1] / "run.yaml").read_text()))
-        return checkpoint.load(file, run)[0]
-    except FileNotFoundError:
-        return None
+    """What a checkpoint of any phase holds, None without one."""
+    of_run = next((parent / "run.yaml" for parent in file.parents if (parent / "run.yaml").exists()), None)
+    return checkpoint.load(file, fingerprint(yaml.safe_load(of_run.read_text())))[0] if of_run else None

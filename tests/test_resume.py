@@ -92,10 +92,12 @@ def test_a_stopped_job_continues_with_other_ranks(name, small, tmp_path, undistu
 
 
 def test_a_signal_to_one_rank_stops_all(small, tmp_path):
-    job = start(3, small, tmp_path, "--local.epochs", 5000)
+    job = start(3, small, tmp_path, "--local.epochs", 5000, "--overwrite")
     wait_for_checkpoint(tmp_path, job)
     os.kill(ranks_of(job)[-1], signal.SIGUSR2)
     assert job.wait(timeout=60) == 75
+    # the same command would begin anew once more
+    assert "continue with the same command without --overwrite, --output run" in (tmp_path / "stderr").read_text()
 
 
 def test_mpirun_passes_the_signal_on(small, tmp_path, undisturbed):

@@ -1,3 +1,4 @@
+import fcntl
 import os
 import subprocess
 import tempfile
@@ -83,10 +84,11 @@ def local_values():
     return values
 
 
-def write(comm, directory):
-    """Create, write in parallel and finish a file of known content."""
+def write(comm, directory, created=lambda: None):
+    """Create, write in parallel and finish a file of known content; `created` is called on rank 0 in between."""
     if comm.rank == 0:
         results.create(directory, layout())
+        created()
     comm.Barrier()
     values, subdomains = local_values(), GRID[0] * GRID[1]
     mine = owned(subdomains, comm.size, comm.rank)
@@ -160,6 +162,18 @@ def test_parallel_and_serial_writing_give_the_same_file(comm, directory, monkeyp
         )
         assert (directory / "results.h5").read_bytes() == (serial / "results.h5").read_bytes()
     comm.Barrier()
+
+
+def test_a_reader_that_holds_the_unfinished_file_open_does_no_harm(comm, directory):
+    """Viewers of HDF5 lock what they read, for as long as they show it."""
+    reading = []
+
+    def read():
+        reading.append((directory / results.PART).open("rb"))
+        fcntl.flock(reading[0], fcntl.LOCK_SH)
+
+    write(comm, directory, read)
+    assert results.verify(directory) == []
 
 
 def test_any_hdf5_tool_reads_it(comm, directory):

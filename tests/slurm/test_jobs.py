@@ -264,7 +264,7 @@ def test_ct3d(slurm, desk):
     arguments = ["slurm/ct3d.sbatch", "--data.file", "volumes.h5", *options]
     job = slurm.submit("--ntasks=4", "--nodes=2", *arguments, cwd=desk)
     completed(slurm, job, desk)
-    assert "recipe ct," in log(desk, job, "ct3d")
+    assert "recipe ct on volumes.h5" in log(desk, job, "ct3d")
     with h5py.File(desk / f"runs/ct3d-{job}/results.h5") as file:
         assert file["local/test/decision"].shape[0] == 8
         assert len(set(file.attrs["hosts"])) == 2
