@@ -12,6 +12,7 @@ import traceback
 
 from ddhpc import runtime
 from ddhpc.errors import InputError, Stopped
+from ddhpc.visible import visible
 
 AGREE_SECONDS = 5.0
 
@@ -35,7 +36,7 @@ def main() -> None:
         os._exit(1)
     except Exception:
         print(
-            f"ddhpc: error on rank {runtime.launched_rank()}:\n{traceback.format_exc()}",
+            visible(f"ddhpc: error on rank {runtime.launched_rank()}:\n{traceback.format_exc()}"),
             file=sys.stderr,
             flush=True,
         )
