@@ -11,6 +11,7 @@ import traceback
 
 from ddhpc import launcher
 from ddhpc.errors import InputError, Stopped
+from ddhpc.visible import visible
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
         launcher.abort(1)
     except Exception:
         print(
-            f"ddhpc: error on rank {launcher.rank()}:\n{traceback.format_exc()}",
+            visible(f"ddhpc: error on rank {launcher.rank()}:\n{traceback.format_exc()}"),
             file=sys.stderr,
             flush=True,
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
 from ddhpc.errors import InputError
+from ddhpc.yaml_file import plain_values
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "fashion_mnist"
@@ -252,9 +253,16 @@ class Config:
 
     @classmethod
     def from_yaml(cls, text: str) -> Config:
-        """The configuration that `to_yaml` wrote, e.g. the attribute `config` of a results file."""
-        sections = yaml.safe_load(text)
-        return cls(**{f.name: SECTIONS[f.name](**_tuples(sections.get(f.name, {}))) for f in fields(cls)})
+        """The configuration that `to_yaml` wrote, e.g. that of a results file; ValueError where it did not."""
+        given = plain_values(text)
+        if not isinstance(given, dict) or not all(isinstance(section, dict) for section in given.values()):
+            raise ValueError("its configuration is no mapping of sections")
+        for name, section in given.items():
+            hints = get_type_hints(SECTIONS[name]) if name in SECTIONS else {}
+            for option, value in section.items():
+                if option not in hints or not _fits(value, hints[option]):
+                    raise ValueError(f"its configuration has {name}.{option}: {value!r}, which this version has not")
+        return cls(**{name: section(**_tuples(given.get(name, {}))) for name, section in SECTIONS.items()})
 
 
 SECTIONS: dict[str, type] = {
@@ -273,6 +281,18 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return list(value) if isinstance(value, tuple) else value
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value may stand for a field of this type."""
+    kind, within = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return value in within
+    if kind is tuple:
+        return isinstance(value, list) and all(_fits(each, within[0]) for each in value)
+    if within:
+        return any(_fits(value, each) for each in within)
+    return isinstance(value, bool) == (hint is bool) and isinstance(value, (int, float) if hint is float else hint)
 
 
 def _tuples(section: dict[str, Any]) -> dict[str, Any]:

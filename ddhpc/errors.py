@@ -27,3 +27,6 @@ class Stopped(Exception):
     """
 
     code = TO_BE_CONTINUED
+
+    def __init__(self, message: str) -> None:
+        super().__init__(visible(message, kept=""))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
@@ -120,6 +120,10 @@ def configure(argv: list[str], parser: ArgumentParser) -> Command:
     except InputError as error:
         named = str(error).startswith(("--", "argument --")) or not config_file
         raise InputError(str(error) if named else f"--config {config_file}: {error}") from error
+    for name, section in SECTIONS.items():
+        for option, hint in get_type_hints(section).items():
+            if options[name][option] is None and type(None) not in get_args(hint):
+                raise InputError(f"--{name}.{option} null: expected a value")
     sections = parser.instantiate(options)
     config = Config(**{name: sections[name] for name in SECTIONS})
     title = f"configuration {config_file}" if config_file else f"recipe {recipe or DEFAULT_RECIPE}"

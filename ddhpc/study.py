@@ -25,6 +25,8 @@ from ddhpc.results import differences, identity, identity_of, is_finished, open_
 from ddhpc.visible import tell
 from ddhpc.yaml_file import read_yaml
 
+MOST_TRAININGS = 1000
+"""As many as a Slurm array has tasks, where nobody has set another limit."""
 KEYS = ("recipe", "config", "options", "vary")
 
 
@@ -55,7 +57,9 @@ def read_study(file: Path, output: Path) -> list[Training]:
         raise InputError(f"{file}: expected a mapping with vary and perhaps {', '.join(KEYS[:3])}")
     options = study.get("options") or {}
     _check_options(file, "options", options)
-    combinations = list(_combinations(file, study["vary"]))
+    combinations = list(itertools.islice(_combinations(file, study["vary"]), MOST_TRAININGS + 1))
+    if len(combinations) > MOST_TRAININGS:
+        raise InputError(f"{file}: vary: makes more than {MOST_TRAININGS:,} trainings; expected several studies")
     for varied in combinations:
         if combinations.count(varied) > 1:
             raise InputError(f"{file}: vary: has {varied} twice; expected each training once")

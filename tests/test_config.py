@@ -100,7 +100,9 @@ def test_a_run_is_repeated_from_its_own_file(tmp_path):
         ("local: !!python/object/apply:os.system [id]", "cannot read it as YAML"),
         ("a: &a [*a]", "cannot read it as YAML: nested too deeply"),
         ("x: " + "[" * 3000, "cannot read it as YAML"),
-        ("x: " + "1" * 2**21, "cannot read it as YAML: more than 1,048,576 letters"),
+        ("local: {epochs: }", "--local.epochs null: expected a value"),
+        ("local: {epochs: 1}\nlocal: {width: 1}", "local is there twice; expected it once"),
+        ("x: " + "1" * 2**21, "cannot read it as YAML: more than 262,144 letters"),
     ],
     ids=lambda value: value[:12] if isinstance(value, str) else "",
 )

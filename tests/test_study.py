@@ -185,3 +185,10 @@ def test_a_stopped_study_continues(launcher, small, tmp_path):
     assert job.returncode == 75, errors
     assert "the same command continues" in errors
     assert list(tmp_path.glob("runs/study/grid-2x2/checkpoints/*.pt"))
+
+
+def test_a_study_without_end_is_refused(tmp_path):
+    study = tmp_path / "s.yaml"
+    study.write_text("vary: {" + ", ".join(f"local.x{n}: [1, 2]" for n in range(60)) + "}")
+    with pytest.raises(InputError, match=r"vary: makes more than 1,000 trainings; expected several studies"):
+        read_study(study, tmp_path)

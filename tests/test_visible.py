@@ -1,6 +1,6 @@
 import pytest
 
-from ddhpc.errors import InputError
+from ddhpc.errors import InputError, Stopped
 from ddhpc.visible import visible
 
 
@@ -22,4 +22,5 @@ def test_hidden_characters_are_shown(text, shown):
 
 
 def test_errors_are_one_line_that_steers_no_terminal():
+    assert str(Stopped("stopped in a\x1b[2J\nb")) == "stopped in a\\x1b[2J\\nb"
     assert str(InputError("class \x1b[2J\nddhpc: all is well")) == "class \\x1b[2J\\nddhpc: all is well"

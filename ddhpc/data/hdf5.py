@@ -15,9 +15,12 @@ from ddhpc.errors import InputError
 
 Item = TypeVar("Item")
 
-MOST_OBJECTS = 10_000
+MOST_OBJECTS, MOST_NESTED = 1000, 20
 MOST_COMPRESSION = 2000
 """Times by which stored values may be smaller than they are; DEFLATE's limit is 1,032."""
+MOST_SHOWN = 40
+MOST_BYTES = 2**20
+"""Of a single element, such as a name."""
 
 
 def check_self_contained(file: h5py.File) -> None:
@@ -26,26 +29,35 @@ def check_self_contained(file: h5py.File) -> None:
     External storage, links to other files and virtual datasets would bring other files of the machine into results;
     datasets that are declared but not stored would take any memory.
     """
-    seen = 0
+    links: list[tuple[bytes, int]] = []
 
-    def fault(name: bytes, info: h5py.h5l.LinkInfo) -> str | None:
-        nonlocal seen
-        seen += 1
-        shown = f"/{name.decode(errors='backslashreplace')}"
-        if seen > MOST_OBJECTS:
-            return f"more than {MOST_OBJECTS:,} objects"
-        if info.type != h5py.h5l.TYPE_HARD:
-            return f"{shown} is a link to elsewhere, expected all data in the file itself"
+    def note(name: bytes, info: h5py.h5l.LinkInfo) -> bool | None:
+        links.append((name, info.type))
+        return True if len(links) > MOST_OBJECTS or name.count(b"/") > MOST_NESTED else None
+
+    # What is raised within visit would not come out of it, so that nothing but names is taken there.
+    if file.id.links.visit(note, info=True):
+        raise ValueError(f"more than {MOST_OBJECTS:,} objects, or nested more than {MOST_NESTED} deep")
+    size, stored = file.id.get_filesize(), 0
+    for name, kind in [(b"/", h5py.h5l.TYPE_HARD), *links]:
+        shown = f"/{name.decode(errors='backslashreplace').lstrip('/')}"
+        if kind != h5py.h5l.TYPE_HARD:
+            raise ValueError(f"{shown} is a link to elsewhere, expected all data in the file itself")
         found = file[name]
-        if isinstance(found, h5py.Dataset):
-            if found.id.get_create_plist().get_external_count() or found.is_virtual:
-                return f"{shown} is stored in another file, expected all data in the file itself"
-            if found.nbytes > MOST_COMPRESSION * (found.id.get_storage_size() + 64):
-                return f"{shown} is declared as {found.shape}, of which most is not there"
-        return None
-
-    if found := file.id.links.visit(fault, info=True):
-        raise ValueError(found)
+        try:
+            for attribute_name in found.attrs:
+                found.attrs.get_id(attribute_name).dtype  # noqa: B018
+            if not isinstance(found, h5py.Dataset):
+                continue
+            itemsize, samples = found.dtype.itemsize, (found.shape or (1,))[0]
+        except (TypeError, SystemError, UnicodeDecodeError) as error:
+            raise ValueError(f"{shown} is of a type that is not known here") from error
+        if found.id.get_create_plist().get_external_count() or found.is_virtual:
+            raise ValueError(f"{shown} is stored in another file, expected all data in the file itself")
+        own = found.id.get_storage_size()
+        stored += own
+        if found.nbytes > MOST_COMPRESSION * (own + 64) or max(samples, stored) > size or itemsize > MOST_BYTES:
+            raise ValueError(f"{shown} is declared as {found.shape}, of which most is not there")
 
 
 def attribute(item: h5py.HLObject, name: str, kind: type[Item]) -> Item | None:
@@ -55,7 +67,16 @@ def attribute(item: h5py.HLObject, name: str, kind: type[Item]) -> Item | None:
     except (OSError, TypeError, ValueError, UnicodeDecodeError):
         return None
     value = value.item() if isinstance(value, np.generic) else value
+    value = float(value) if kind is float and type(value) is int else value
     return value if isinstance(value, kind) else None
+
+
+def shown_attribute(item: h5py.HLObject, name: str) -> str:
+    """An attribute in a message, whatever it is."""
+    try:
+        return f"{item.attrs.get(name)}"[:MOST_SHOWN]
+    except (OSError, TypeError, ValueError):
+        return "something unreadable"
 
 
 @contextmanager
@@ -64,11 +85,18 @@ def reading(path: Path) -> Iterator[h5py.File]:
 
     Raises InputError, naming the file, where it or something asked of it is missing or damaged.
     """
+    check_regular(path)
     try:
         with h5py.File(path, "r", locking=False) as file:
             yield file
     except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {reason(error)}; expected an intact HDF5 file") from error
+
+
+def check_regular(path: Path) -> None:
+    """InputError for a pipe or a device, which reading might never come to an end of."""
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise InputError(f"{path}: is no regular file; expected an HDF5 file")
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
@@ -111,6 +139,8 @@ def text(values: Sequence[str], length: int = 0) -> np.ndarray:
     `length` is in bytes, longer strings are cut; 0 is that of the longest.
     """
     data = [value.encode() for value in values]
+    if length:
+        data = [value[:length].decode(errors="ignore").encode() for value in data]  # no half letters
     return np.array(data, dtype=h5py.string_dtype("utf-8", length or max([1, *map(len, data)])))
 
 

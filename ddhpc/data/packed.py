@@ -28,7 +28,7 @@ import h5py
 import numpy as np
 
 from ddhpc.data.chunks import sampled
-from ddhpc.data.hdf5 import attribute, check_self_contained, decoded, reading
+from ddhpc.data.hdf5 import attribute, check_self_contained, decoded, reading, shown_attribute
 from ddhpc.errors import InputError
 
 FORMAT = "ddhpc packed images"
@@ -91,7 +91,7 @@ class Packed:
         if len(window) != self.dimensions:
             raise ValueError(f"window of {len(window)} axes into images of {self.dimensions}")
         with self._opened() as file:
-            pixels: np.ndarray = file[f"{split}/image"][(images, slice(None), *window)]
+            pixels: np.ndarray = _native(file[f"{split}/image"][(images, slice(None), *window)])
         finite = np.isfinite(pixels).reshape(len(pixels), -1).all(axis=1) if pixels.dtype.kind == "f" else True
         if not np.all(finite):
             bad = self.ids(split)[images][int(np.argmin(finite))]
@@ -101,7 +101,7 @@ class Packed:
     def sample(self, split: str, index: int) -> np.ndarray:
         """One whole image [C, *spatial] in the stored dtype, to look at."""
         with self._opened() as file:
-            return np.asarray(file[f"{split}/image"][index])
+            return _native(file[f"{split}/image"][index])
 
     def labels(self, split: str) -> np.ndarray:
         """Class indices [S] int64 of a split."""
@@ -123,6 +123,11 @@ class Packed:
                     raise InputError(f"{self.path}: has changed since the job began; expected the same data to its end")
                 self.stamps.add(stamp)
             yield file
+
+
+def _native(pixels: np.ndarray) -> np.ndarray:
+    """The same values in the byte order of this machine, which torch wants."""
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -174,9 +179,9 @@ def describe(file: h5py.File, path: Path) -> Packed:
     if attribute(file, "format", str) != FORMAT:
         raise InputError(f"{path}: is an HDF5 file but not a packed file; make one with `prepare`")
     if attribute(file, "format_version", int) != FORMAT_VERSION:
-        found = file.attrs.get("format_version")
+        found = shown_attribute(file, "format_version")
         raise InputError(f"{path}: has format version {found}; expected {FORMAT_VERSION}; `prepare` it again")
-    if not attribute(file, "complete", bool):
+    if not attribute(file, "complete", int):
         raise InputError(f"{path}: is not complete, its writer was interrupted; `prepare` it again")
     try:
         check_self_contained(file)
@@ -224,7 +229,7 @@ def describe(file: h5py.File, path: Path) -> Packed:
         path=path,
         image_shape=train.shape[2:],
         channels=train.shape[1],
-        dtype=train.dtype,
+        dtype=train.dtype.newbyteorder("="),
         classes=classes,
         samples=samples,
         mean=mean,
@@ -273,6 +278,6 @@ def _check_statistics(path: Path, mean: np.ndarray, std: np.ndarray, *, channels
 
 def _dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
     found = file.get(name)
-    if not isinstance(found, h5py.Dataset):
+    if not isinstance(found, h5py.Dataset) or found.shape is None:
         raise InputError(f"{path}: lacks the dataset /{name}; `prepare` it again")
     return found

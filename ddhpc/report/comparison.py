@@ -17,10 +17,11 @@ from rich.table import Table
 
 from ddhpc.config import CODE, Config
 from ddhpc.errors import InputError
+from ddhpc.metrics import scores
 from ddhpc.progress import PlainConsole, console, is_terminal
 from ddhpc.report.cost import critical_path
 from ddhpc.report.numbers import by, duration, percent
-from ddhpc.results import COHERENT, FUSIONS, flat, identity, open_results, verify
+from ddhpc.results import COHERENT, FUSIONS, file_system, flat, identity, open_results, verify
 from ddhpc.visible import visible
 
 COLUMNS = ("data.file", "decomposition.grid", "decomposition.overlap", "model.name")
@@ -31,6 +32,9 @@ LATEX = {letter: f"\\{letter}" for letter in "#$%&_{}"} | {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "\\": r"\textbackslash{}",
+    "[": "{[}",  # at the beginning of a row it would belong to the line break before
+    "*": "{*}",
+    "-": "{-}",  # two would be a dash
 }
 WIDTH = 200
 """Columns of the table in a file."""
@@ -84,7 +88,8 @@ def row(run: Path) -> Row:
         path, coarse = critical_path(file), file["timing"].attrs["coarse"]
         seconds = file["local/cpu_seconds" if path.clock == "CPU" else "local/seconds"][...]
         best = int(np.nanargmax(file["local/val/accuracy"][...]))
-        interval = file["fusion/dnn/test"].attrs
+        final, labels = file["coarse/test/decision"][...], file["samples/test/label"][...]
+        interval = file["fusion/dnn/test"].attrs if "test" in file["fusion/dnn"] else scores(final, labels)
         settings = config.to_dict()
         del settings["run"]["seed"]
         return Row(
@@ -213,13 +218,15 @@ def as_latex(groups: Sequence[Sequence[Row]]) -> str:
 
 
 def _as_cell(value: object) -> object:
-    """A value that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    """A value that no spreadsheet takes for a formula, and that steers no terminal."""
+    if not isinstance(value, str):
+        return value
+    return f"'{visible(value)}" if value.startswith(FORMULA) else visible(value)
 
 
 def _escaped(cell: str) -> str:
     """A cell as LaTeX shows it."""
-    return "".join(LATEX.get(letter, letter) for letter in visible(cell))
+    return "".join(LATEX.get(letter, letter) for letter in visible(cell, kept=""))
 
 
 def compare(runs: Sequence[Path], stem: Path | None = None, seeds_together: bool = False) -> None:
@@ -232,10 +239,11 @@ def compare(runs: Sequence[Path], stem: Path | None = None, seeds_together: bool
     groups = by_seed(rows) if seeds_together else [[each] for each in rows]
     as_text(groups, PlainConsole() if is_terminal() else PlainConsole(width=WIDTH))
     if stem:
-        with stem.with_suffix(".txt").open("w") as text:
-            as_text(groups, PlainConsole(file=text, width=WIDTH))
-        stem.with_suffix(".csv").write_text(as_csv(rows))
-        stem.with_suffix(".tex").write_text(as_latex(groups))
+        with file_system(stem):
+            with Path(f"{stem}.txt").open("w", encoding="utf-8") as text:
+                as_text(groups, PlainConsole(file=text, width=WIDTH))
+            Path(f"{stem}.csv").write_text(as_csv(rows), encoding="utf-8")
+            Path(f"{stem}.tex").write_text(as_latex(groups), encoding="utf-8")
         console().print(f"written: {stem}.txt, {stem}.csv, {stem}.tex", soft_wrap=True)
     if damaged:
         raise InputError(f"damaged results: {'; '.join(damaged)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
@@ -22,6 +23,7 @@ from ddhpc.report.picture import pictures
 from ddhpc.report.sections import Section, sections
 from ddhpc.report.summary import facts, main_figures, summary
 from ddhpc.results import file_system, open_results, verify
+from ddhpc.visible import visible
 
 PAGE = "index.html"
 GENERATOR = '<meta name="generator" content="ddhpc report">'
@@ -42,7 +44,9 @@ def write_report(run: Path, baseline: Path | None, output: Path | None) -> Path:
     page = directory / PAGE
     if page.exists() and GENERATOR not in page.read_text(errors="replace"):
         raise InputError(f"--output {directory}: holds an {PAGE} that is no report; expected another directory")
-    with ExitStack() as stack, style.context(["default", STYLE]):
+    with ExitStack() as stack, style.context(["default", STYLE]), warnings.catch_warnings():
+        # Letters that the font of the figures lacks are boxes there; the tables beside them have the names.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         file = stack.enter_context(_whole(run))
         other = stack.enter_context(_whole(baseline)) if baseline else None
         if baseline and other is not None:
@@ -52,7 +56,7 @@ def write_report(run: Path, baseline: Path | None, output: Path | None) -> Path:
             directory.mkdir(parents=True, exist_ok=True)
             images = {section.name: _save(section, directory) for section in found}
             part = page.with_suffix(".part")
-            part.write_text(_html(run, file, other, found, images))
+            part.write_text(_html(run, file, other, found, images), encoding="utf-8")
             replace(part, page)
     return page
 
@@ -79,7 +83,13 @@ def _save(section: Section, directory: Path) -> str:
 
 
 def _html(run: Path, file: h5py.File, baseline: h5py.File | None, found: list[Section], images: dict[str, str]) -> str:
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    environment = Environment(
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: visible(value) if isinstance(value, str) else value,
+    )
     template = environment.from_string((files("ddhpc.report") / "page.html").read_text())
     config = Config.from_yaml(file.attrs["config"])
     return template.render(

@@ -59,9 +59,9 @@ def print_run(run: Path, checkpoints: bool = False) -> None:
             "Accuracy of the final decision": _fusion_table(file),
         }
         classes = names(file["classes"])
-        if len(classes) == 2:
+        if len(classes) == 2 and "test" in file["fusion/dnn"]:
             tables[f"Test of {classes[1]} (positive) against {classes[0]}"] = _binary_table(file)
-        if len(file["fusion/absent/more"]) > 1:
+        if "fusion/absent/more" in file and len(file["fusion/absent/more"]) > 1:
             tables["Accuracy on test with fewer subdomains"] = _absent_table(file)
         for title, table in {**tables, "Time": _time_table(file)}.items():
             out.print(f"\n{title}", style="bold")
@@ -103,13 +103,13 @@ def _fusion_table(file: h5py.File) -> Table:
     best = int(np.nanargmax(file["local/val/accuracy"][...]))
     best_row = (percent(file[f"local/{split}/accuracy"][best]) for split in SHOWN_SPLITS)
     if file["local/val/accuracy"].size == 1:
-        table.add_row("global CNN", *best_row, *_scores(file["fusion/dnn/test"].attrs))
+        table.add_row("global CNN", *best_row, *_scores(file, "dnn"))
         return table
     table.add_row(f"best local CNN on val (subdomain {best})", *best_row)
     for fusion in fusions(file):
         shares = (percent(file[f"fusion/{fusion}"].attrs[split]) for split in SHOWN_SPLITS)
-        table.add_row(fusion, *shares, *_scores(file[f"fusion/{fusion}/test"].attrs))
-    missing = int(file["fusion/absent"].attrs["subdomains"])
+        table.add_row(fusion, *shares, *_scores(file, fusion))
+    missing = int(np.isnan(file["local/val/accuracy"][...]).sum())
     notes = [f"{missing} of {len(file['subdomain'])} subdomains are absent"] if missing else []
     fold = file.get("samples/train/fold")
     if fold is not None and fold.attrs["decisions"] != "in_sample":
@@ -121,7 +121,7 @@ def _fusion_table(file: h5py.File) -> Table:
 def shortfall(file: h5py.File) -> list[str]:
     """What to say where the coarse DNN is below the average probability on val; nothing else, and of older files."""
     found = file["fusion/dnn"].get("val")
-    if found is None or "above_mean" not in found.attrs:
+    if found is None or not {"above_mean", "above_mean_error"} <= set(found.attrs):
         return []
     told = below_mean(found.attrs["above_mean"], found.attrs["above_mean_error"])
     return [told] if told else []
@@ -143,7 +143,11 @@ def _absent_table(file: h5py.File) -> Table:
     return table
 
 
-def _scores(found: h5py.AttributeManager) -> tuple[str, str]:
+def _scores(file: h5py.File, fusion: str) -> tuple[str, ...]:
+    """Interval and balanced accuracy on test, which older files lack."""
+    if f"fusion/{fusion}/test" not in file:
+        return ()
+    found = file[f"fusion/{fusion}/test"].attrs
     return f"{percent(found['accuracy_low'])} to {percent(found['accuracy_high'])}", percent(found["balanced_accuracy"])
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from ddhpc import coarse
 from ddhpc.config import Config
+from ddhpc.errors import InputError
 from ddhpc.metrics import scores
 from ddhpc.report.cost import critical_path, differences, machine
 from ddhpc.report.dependence import MOVED, drops, examples
@@ -20,7 +21,6 @@ from ddhpc.report.figures.style import shortened
 from ddhpc.report.numbers import by, duration, percent
 from ddhpc.report.picture import Pictures
 from ddhpc.results import names
-from ddhpc.visible import visible
 
 EXAMPLES = 4
 OLD = "is not in this results file, which an older version wrote; it is left out."
@@ -72,7 +72,7 @@ def _domain(file: h5py.File) -> domain.Domain:
 
 def _decomposition(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Section:
     chosen = critical_path(file).slowest
-    name = visible(file["samples/test/id"].asstr()[0], kept="")
+    name = names(file["samples/test/id"])[0]
     caption = (
         f"{len(area.blocks)} subdomains, {by(area.grid)}, numbered row-major, on "
         f"{'volumes' if len(area.shape) == 3 else 'images'} of {by(area.shape)}. A local CNN sees its block and the "
@@ -177,12 +177,18 @@ def _dependence(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Sec
         return leave(caption="This is the global CNN: there is no coarse DNN that could depend on subdomains.")
     if "coarse/weights" not in file:
         return leave(caption=f"The coarse DNN itself {OLD}")
-    weights = {name: dataset[...] for name, dataset in file["coarse/weights"].items()}
+    weights = {name: np.asarray(values, np.float32) for name, values in file["coarse/weights"].items()}
     classes, labels = names(file["classes"]), file["samples/test/label"][...]
-    network = coarse.restored(weights, subdomains, len(classes), Config.from_yaml(file.attrs["config"]).coarse)
+    config = Config.from_yaml(file.attrs["config"]).coarse
+    expected = coarse.weight_shapes(subdomains, len(classes), config)
+    if {name: values.shape for name, values in weights.items()} != expected:
+        raise InputError(f"{file.filename}: its coarse DNN is not that of its configuration; expected the same widths")
+    network = coarse.restored(weights, subdomains, len(classes), config)
     local, final = file["local/test/decision"][...], file["coarse/test/decision"][...]
     usual = file["local/train/decision"][...].mean(axis=1)
     shares = drops(partial(coarse.decide, network), local, usual)
+    if not np.isfinite(shares).all():
+        raise InputError(f"{file.filename}: its coarse DNN decides nothing; expected finite weights")
     chosen = examples(labels, final, coarse.vote(local), shares, EXAMPLES)
     found = 100 * shares
     ids = names(file["samples/test/id"])
@@ -252,7 +258,7 @@ def _time(file: h5py.File) -> Section:
     title = "What each rank did"
     if "timing/seconds" not in file:
         return Section(name="time", title=title, caption=f"The time of each rank {OLD}")
-    seconds, phases = file["timing/seconds"][...], file["timing/phase"].asstr()[...].tolist()
+    seconds, phases = file["timing/seconds"][...], names(file["timing/phase"])
     return Section(
         name="time",
         title=title,

@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ddhpc.data.hdf5 import attribute, reason
+from ddhpc.data.hdf5 import attribute, check_regular, decoded, reason, shown_attribute
 from ddhpc.data.packed import FORMAT, SPLITS
 from ddhpc.errors import InputError
 from ddhpc.metrics import accuracy
@@ -27,28 +27,27 @@ def open_results(run: Path) -> h5py.File:
         )
     if not path.exists():
         raise InputError(f"{run}: expected a run directory with {FILE}, or a results file")
+    check_regular(path)
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
         raise InputError(f"{path}: truncated, or not HDF5 ({error})") from error
     try:
         if attribute(file, "format", str) == FORMAT:
-            raise InputError(f"{path}: is a packed file, not a run; `plan --data.file {path}` describes it")
-        version = file.attrs.get("format_version")
+            raise ValueError(f"is a packed file, not a run; `plan --data.file {path}` describes it")
         if attribute(file, "format_version", int) != FORMAT_VERSION:
-            raise InputError(f"{path}: expected a results file of format version {FORMAT_VERSION}, found {version}")
+            version = shown_attribute(file, "format_version")
+            raise ValueError(f"expected a results file of format version {FORMAT_VERSION}, found {version}")
         check_schema(file)
     except (ValueError, OSError, RuntimeError, KeyError) as error:
         file.close()
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: is no results file: {reason(error)}") from error
+        raise InputError(f"{path}: {reason(error)}") from error
     return file
 
 
 def names(stored: h5py.Dataset) -> list[str]:
     """Texts of a results file [n], such as its classes, fit to be shown."""
-    return [visible(name, kept="") for name in stored.asstr()[...].tolist()]
+    return [visible(name, kept="") for name in decoded(stored)]
 
 
 def digest(values: np.ndarray) -> str:
@@ -59,11 +58,11 @@ def digest(values: np.ndarray) -> str:
 def verify(path: Path) -> list[str]:
     """What is wrong with a results file, one line each; empty if it is whole and agrees with itself."""
     with open_results(path) as file:
-        problems = [] if file.attrs.get("complete") else ["the attribute complete is not set"]
+        problems = [] if attribute(file, "complete", int) else ["the attribute complete is not set"]
         for split in SPLITS:
             labels = file[f"samples/{split}/label"][...]
             local = file[f"local/{split}"]
-            kept = (local["decision"], local["sha256"].asstr()[...], local["accuracy"][...])
+            kept = (local["decision"], decoded(local["sha256"]), local["accuracy"][...])
             for subdomain, (decisions, checksum, share) in enumerate(zip(*kept, strict=True)):
                 name = f"{local.name}/decision of subdomain {subdomain}"
                 problems += _problems(name, decisions, checksum, labels, share)
@@ -82,7 +81,7 @@ def _problems(
         return [f"{name}: differs from its checksum"]
     if not decisions.any():
         return [] if share is not None and np.isnan(share) else [f"{name}: absent, but has an accuracy"]
-    if not np.allclose(decisions.sum(-1), 1, atol=1e-3):
+    if not np.allclose(decisions.sum(-1), 1, atol=1e-3) or decisions.min() < 0:
         return [f"{name}: holds rows that are not probabilities"]
     return (
         [] if accuracy(decisions, labels) == share else [f"{name}: the accuracy that is kept does not follow from it"]

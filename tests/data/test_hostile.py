@@ -1,5 +1,6 @@
 """Packed files of somebody who means harm: one line each, in bounded time and memory."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -72,6 +73,38 @@ def spoil(path, kind):
             file.attrs["format_version"] = "one"
         elif kind == "complete of numbers":
             file.attrs["complete"] = [1.0, 2.0]
+        elif kind == "version of a time":
+            del file.attrs["format_version"]
+            scalar = h5py.h5s.create(h5py.h5s.SCALAR)
+            h5py.h5a.create(file.id, b"format_version", h5py.h5t.UNIX_D32LE, scalar)
+        elif kind == "labels of times":
+            del file["val/label"]
+            h5py.h5d.create(file["val"].id, b"label", h5py.h5t.UNIX_D32LE, h5py.h5s.create_simple((30,)))
+        elif kind == "no values":
+            replaced(file, "val/image", dtype="u1", shape=None, data=h5py.Empty("u1"))
+        elif kind == "many classes":
+            zeros = np.zeros(10**7, "S1")
+            replaced(file, "classes", data=zeros, chunks=(10**6,), compression="gzip", compression_opts=9)
+        elif kind == "long ids":
+            replaced(file, "val/id", shape=(30,), dtype="S10000000", chunks=(1,), compression="gzip")
+            file["val/id"][...] = np.bytes_(b"x")
+        elif kind == "nested":
+            group = file
+            for _ in range(100):
+                group = group.create_group("a")
+        elif kind == "many objects":
+            for number in range(2000):
+                file[f"more/{number}"] = file["classes"]
+        elif kind == "unknown filter":
+            replaced(file, "val/label", data=np.resize(np.arange(3), 30), chunks=(30,), compression="lzf")
+    if kind == "unknown filter":
+        lzf, blosc = (number.to_bytes(2, "little") for number in (32000, 32001))
+        path.write_bytes(path.read_bytes().replace(lzf, blosc))
+    if kind == "forged end":
+        path.write_bytes(path.read_bytes()[:2000])
+    if kind == "a pipe":
+        path.unlink()
+        os.mkfifo(path)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +127,16 @@ def spoil(path, kind):
         ("format of numbers", "is an HDF5 file but not a packed file"),
         ("version of text", "has format version one; expected 1"),
         ("complete of numbers", "is not complete"),
+        ("version of a time", "has format version something unreadable; expected 1"),
+        ("labels of times", "/val/label is of a type that is not known here"),
+        ("no values", "lacks the dataset /val/image"),
+        ("many classes", r"/classes is declared as \(10000000,\), of which most is not there"),
+        ("long ids", r"/val/id is declared as \(30,\), of which most is not there"),
+        ("nested", "more than 1,000 objects, or nested more than 20 deep"),
+        ("many objects", "more than 1,000 objects"),
+        ("unknown filter", "cannot be read: .*; expected an intact HDF5 file"),
+        ("forged end", "cannot be read: .*truncated"),
+        ("a pipe", "is no regular file; expected an HDF5 file"),
     ],
 )
 def test_a_hostile_packed_file_is_refused(kind, reason, file):
@@ -112,6 +155,24 @@ def test_it_takes_no_memory(file):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, preexec_fn=limit)
     assert done.returncode == 2
     assert done.stderr.startswith(f"ddhpc: {file}: /train/label is declared as")
+
+
+def test_what_other_programs_write_is_read(file, tmp_path):
+    """Big-endian pixels, and a whole number for a truth, as C and Fortran leave them."""
+    wide = pack_small(tmp_path / "wide.h5", dtype="uint16")
+    with h5py.File(wide, "r+") as opened:
+        pixels = opened["val/image"][...]
+        replaced(opened, "complete_images", data=pixels)
+        for split in ("train", "val", "test"):
+            values, name = opened[f"{split}/image"][...], f"{split}/image"
+            replaced(opened, name, data=values.astype(">u2"), chunks=opened[name].chunks)
+        opened.attrs["complete"] = 1
+    found = open_packed(wide)
+    assert found.dtype == np.dtype("uint16")
+    read = found.read("val", (slice(0, 16), slice(0, 14)))
+    assert read.dtype.isnative
+    assert np.array_equal(read, pixels)
+    assert np.array_equal(found.sample("val", 3), pixels[3])
 
 
 def test_unknown_objects_and_empty_classes_do_no_harm(file):

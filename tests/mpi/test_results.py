@@ -44,7 +44,7 @@ def layout():
     return results.Layout(
         attributes={
             **{"config": "run:\n  seed: 0\n", "seed": 0, "job": "this", "hosts": text(["a", "bcd"]), "ranks": 2},
-            **{"data_digest": "a", "ddhpc_version": "0", "git_commit": "", "cores": 2},
+            **{"data_digest": "a", "ddhpc_version": "0", "git_commit": "", "cores": 2, "created": "", "processor": ""},
         },
         classes=("one", "zwei", "trois", "ψ"),
         decomposition=windows(SHAPE, GRID, 1),
@@ -116,7 +116,10 @@ def write(comm, directory, created=lambda: None):
                 absent={fusion: np.array([0.5, 0.4]) for fusion in ("mean", "vote", "dnn")},
             ),
             labels=layout().labels,
-            timing={"total": 1.5},
+            timing={
+                **dict.fromkeys(("startup", "read", "local_max", "local_sum", "write", "gather", "coarse"), 0.1),
+                "total": 1.5,
+            },
             spent=np.arange(2.0 * len(results.PHASES)).reshape(2, -1),
         )
     comm.Barrier()

@@ -1,6 +1,7 @@
 """Names from outside are data: on the terminal, in CSV, LaTeX and HTML, and in figures."""
 
 import csv
+import io
 
 import h5py
 import numpy as np
@@ -21,6 +22,7 @@ CLASSES = (
         "\x1b[31mred",
         "a\u202egnp",
         "<b>bold</b>",
+        "😀 日本",
     ),
     "e" * 300,
 )
@@ -63,7 +65,7 @@ def test_tables_as_csv_and_latex(run, capsys):
         (row,) = csv.DictReader(stream)
     assert (row["run"], row["data"]) == ("'=run[b]", "[x]")
     latex = (run.parent / "table.tex").read_text()
-    assert "=run[b]" in latex
+    assert "\n=run{[}b]" in latex
     assert "=run[b]" in (run.parent / "table.txt").read_text()
 
 
@@ -72,7 +74,21 @@ def test_latex_shows_every_letter():
 
     shown = r"\#\$\%\&\_\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}"
     assert _escaped("#$%&_{}~^\\") == shown
-    assert _escaped("\x1b") == r"\textbackslash{}x1b"
+    assert _escaped("\x1b\n") == r"\textbackslash{}x1b\textbackslash{}n"
+    assert _escaped("[2pt]*a--b") == "{[}2pt]{*}a{-}{-}b"
+
+
+def test_csv_is_read_back():
+    from ddhpc.report.comparison import _as_cell
+
+    cells = ["a,b", 'say "a"', "two\nlines", "=1+1", "@x", "-x", "\tx", "größe 日本", "\x1b[31m", "bad\udcff"]
+    out = io.StringIO()
+    csv.writer(out).writerow(map(_as_cell, cells))
+    (found,) = csv.reader(io.StringIO(out.getvalue(), newline=""))
+    assert found[:3] == cells[:3]
+    assert found[3:7] == [f"'{cell}" for cell in cells[3:7]]
+    assert found[7:] == ["größe 日本", "\\x1b[31m", "bad\\udcff"]
+    assert _as_cell(-0.5) == -0.5
 
 
 def test_the_page(run):
@@ -82,6 +98,7 @@ def test_the_page(run):
     assert "<b>bold</b>" not in page
     assert "&lt;b&gt;bold&lt;/b&gt;" in page
     assert "\x1b" not in page
+    assert "😀 日本" in page
     for svg in (run / "report").glob("*.svg"):
         assert "\x1b" not in svg.read_text()
     with open_results(run) as file:

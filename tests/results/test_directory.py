@@ -60,7 +60,7 @@ def test_an_empty_run_yaml_after_a_crash_is_overwritten(tmp_path):
 def test_aliases_without_end_take_no_memory(tmp_path):
     levels = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
     (tmp_path / "run.yaml").write_text("a0: &a0 [1]\n" + levels)
-    with pytest.raises(InputError, match=r"run.yaml: cannot read it as YAML: more than 100,000 items"):
+    with pytest.raises(InputError, match=r"run.yaml: cannot read it as YAML: more than 20,000 items"):
         started(tmp_path)
 
 

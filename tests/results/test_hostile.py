@@ -6,8 +6,14 @@ import pytest
 
 from ddhpc.cli import main
 from ddhpc.errors import InputError
+from ddhpc.report.comparison import row
+from ddhpc.report.run import print_run
+from ddhpc.report.summary import facts, summary
 from ddhpc.results import open_results
 from tests.conftest import mpirun, pack_small
+
+UNREAD = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "units", "description", "NX_class", "signal", "axes")
+"""Attributes for other programs."""
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +54,24 @@ def spoil(path, kind):
             file["classes"] = h5py.ExternalLink("/etc/passwd", "/x")
         elif kind == "accuracy":
             del file["fusion/dnn"].attrs["val"]
+        elif kind == "configuration":
+            file.attrs["config"] = "local: {epochs: x}"
+        elif kind == "aliases":
+            levels = (f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+            file.attrs["config"] = "a0: &a0 [1]\n" + "".join(levels)
+        elif kind == "labels":
+            file["samples/test/label"][0] = 99
+            file["samples/test/label"][1] = 0
+        elif kind == "grid":
+            file["decomposition"].attrs["grid"] = [7, 7]
+        elif kind == "windows":
+            file["decomposition/upper"][0] = 3
+        elif kind == "nothing but absent":
+            file["local/val/accuracy"][...] = np.nan
+        elif kind == "phases":
+            file["timing/phase"][0] = b"<b>"
+        elif kind == "no UTF-8":
+            file["classes"][0] = b"\xff"
         elif kind == "version":
             file.attrs["format_version"] = "one"
 
@@ -55,14 +79,25 @@ def spoil(path, kind):
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("attribute", "is no results file: its attribute config is missing or no str"),
-        ("attribute of numbers", "its attribute ranks is missing or no int"),
+        ("attribute", "is no sound results file: its attribute config of / is missing or no str"),
+        ("attribute of numbers", "its attribute ranks of / is missing or no int"),
         ("dataset", "lacks the dataset local/val/decision"),
-        ("shape", r"its dataset local/test/accuracy is float64 \(3,\), which fits not to the others"),
+        (
+            "shape",
+            r"its dataset local/test/accuracy is float64 \(3,\); expected floating point and a shape \(N\)",
+        ),
         ("type", "its dataset samples/test/label is float64"),
         ("size", r"/samples/test/label is declared as \(100000000000,\), of which most is not there"),
         ("link", "/classes is a link to elsewhere"),
-        ("accuracy", "lacks the accuracy of fusion/dnn on val"),
+        ("accuracy", "its attribute val of fusion/dnn is missing or no float"),
+        ("configuration", "its configuration has local.epochs: 'x', which this version has not"),
+        ("aliases", "more than 20,000 items"),
+        ("labels", "its labels of test are 0 to 99, of 3 classes"),
+        ("grid", r"its grid \[7, 7\] does not fit to 2 windows in 2 dimensions"),
+        ("windows", r"its windows are not those of the grid \[1, 2\]"),
+        ("nothing but absent", "its dataset local/val/accuracy holds no number of any subdomain"),
+        ("phases", "its phases are not among startup"),
+        ("no UTF-8", "its dataset classes is no text in UTF-8"),
         ("version", "expected a results file of format version 1, found one"),
     ],
 )
@@ -72,6 +107,52 @@ def test_what_it_lacks_is_named(kind, reason, file):
     spoil(file, kind)
     with pytest.raises(InputError, match=f"^{file}: [^\n]*{reason}[^\n]*$"):
         open_results(file)
+
+
+def spoilings(path):
+    """Every dataset and attribute gone, and as something else: a name and what to do."""
+
+    def gone(item, name):
+        del item[name]
+
+    def other(item, name):
+        kept = dict(item[name].attrs) if isinstance(item, h5py.Group) else {}
+        del item[name]
+        item[name] = np.array([b"x", b"y"]) if len(name) % 2 else np.float64("nan")
+        if kept:
+            item[name].attrs.update({key: kept[key] for key in ("sha256", "decisions") if key in kept})
+
+    with h5py.File(path) as file:
+        found = []
+        file.visit(found.append)
+        attributes = [(name, key) for name in ["/", *found] for key in file[name].attrs if key not in UNREAD]
+        datasets = [name for name in found if isinstance(file[name], h5py.Dataset)]
+    for do in (gone, other):
+        yield from ((f"{name} {do.__name__}", lambda file, n=name, do=do: do(file, n)) for name in datasets)
+        for name, key in attributes:
+            yield f"{key} of {name} {do.__name__}", lambda file, n=name, k=key, do=do: do(file[n].attrs, k)
+
+
+def test_no_spoiled_file_ends_in_a_traceback(file, capsys):
+    whole, failed, refused = file.read_bytes(), {}, 0
+    for name, spoil_it in list(spoilings(file))[::3]:  # what fusions and splits share is spoiled once
+        file.write_bytes(whole)
+        with h5py.File(file, "r+") as opened:
+            spoil_it(opened)
+        try:
+            with open_results(file):
+                pass  # refuses nearly all, so that the rest need not be tried
+            print_run(file)
+            row(file)
+            with open_results(file) as opened:
+                assert summary(opened, None)
+                assert facts(opened)
+        except InputError:
+            refused += 1
+        except Exception as error:
+            failed[name] = repr(error)
+    assert not failed
+    assert refused > 50
 
 
 def test_a_packed_file_is_no_run(tmp_path, capsys):
