@@ -147,8 +147,8 @@ def solve(command: Command, request: runtime.StopRequest, started: float) -> Non
 
         runtime.together(comm, enter)
         say(f"{problem_line(problem)}\n{place.line(comm.size)}\nrun directory {directory}")
-        if kept := len(list(directory.glob("checkpoints/*.pt"))):
-            say(f"continuing: {kept} of {problem.subdomains} subdomains have a checkpoint")
+        if before := len(list(directory.glob("checkpoints/*.pt"))):
+            say(f"continuing: {before} of {problem.subdomains} subdomains have a checkpoint")
         try:
             if only is not None:
                 method.train_subdomain(problem, only, directory, comm, place, request)
@@ -157,7 +157,9 @@ def solve(command: Command, request: runtime.StopRequest, started: float) -> Non
             method.train(problem, directory, comm, place, request, startup=time.perf_counter() - started)
         except Stopped as stop:
             same = "the same command without --overwrite" if options.overwrite else "the same command"
-            raise Stopped(f"{stop}; checkpoints are made, continue with {same}, --output {directory}") from stop
+            kept = any(directory.glob("checkpoints/*.pt"))
+            done = "checkpoints are made" if kept else "nothing is trained yet"
+            raise Stopped(f"{stop}; {done}, continue with {same}, --output {directory}") from stop
     if comm.rank == 0:
         print_run(directory)
 

@@ -161,21 +161,6 @@ def epochs(config: Coarse, images: int) -> int:
     return max(LEAST_EPOCHS, ceil(LEAST_STEPS / ceil(images / config.batch_size)))
 
 
-def below_mean(above: float, error: float) -> str:
-    """What to say of a coarse DNN that is below the average probability on val by more than the standard error.
-
-    Args:
-        above: accuracy of `dnn` less that of `mean`.
-        error: its standard error, see `metrics.margin`.
-    """
-    if above >= -error:
-        return ""
-    return (
-        f"the coarse DNN is {-100 * above:.1f} points below mean on val (standard error {100 * error:.1f}); try more "
-        "--local.epochs or --coarse.epochs, or use mean"
-    )
-
-
 def train_dnn(
     local: np.ndarray, labels: np.ndarray, config: Coarse, device: str, learned: np.ndarray | None = None
 ) -> tuple[nn.Module, dict[str, list[float]]]:

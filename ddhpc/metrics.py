@@ -45,6 +45,21 @@ def margin(decisions: np.ndarray, other: np.ndarray, labels: np.ndarray) -> tupl
     return float(differences.mean()), float(differences.std() / np.sqrt(len(labels)))
 
 
+def below_mean(above: float, error: float) -> str:
+    """What to say of a coarse DNN that is below the average probability on val by more than the standard error.
+
+    Args:
+        above: accuracy of `dnn` less that of `mean`.
+        error: its standard error, see `margin`.
+    """
+    if above >= -error:
+        return ""
+    return (
+        f"the coarse DNN is {-100 * above:.1f} points below mean on val (standard error {100 * error:.1f}); try more "
+        "--local.epochs or --coarse.epochs, or use mean"
+    )
+
+
 def scores(decisions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """What people in the field report of final decisions.
 

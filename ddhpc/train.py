@@ -20,7 +20,7 @@ from ddhpc.data.hdf5 import text
 from ddhpc.data.packed import SPLITS
 from ddhpc.decomposition import owned
 from ddhpc.errors import InputError
-from ddhpc.metrics import margin
+from ddhpc.metrics import below_mean, margin
 from ddhpc.problem import Problem
 from ddhpc.progress import Progress
 from ddhpc.rendezvous import form_team
@@ -138,7 +138,7 @@ def train(
             spent=spent,
         )
         dnn, mean = (solution.fusions[name]["val"] for name in ("dnn", "mean"))
-        if told := coarse.below_mean(*margin(dnn, mean, labels["val"])):
+        if told := below_mean(*margin(dnn, mean, labels["val"])):
             runtime.warn(told)
 
     runtime.together(comm, finish)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from ddhpc import coarse
-from ddhpc.coarse import accuracy_without, below_mean, by_blocks, epochs, mean, solve, subdomain_dropout, vote
+from ddhpc.coarse import accuracy_without, by_blocks, epochs, mean, solve, subdomain_dropout, vote
 from ddhpc.config import Coarse
 from ddhpc.metrics import accuracy, margin
 
@@ -197,9 +197,3 @@ def test_epochs_that_are_asked_for_are_made():
     assert epochs(Coarse(epochs=3), 400) == 3
     assert len(solve(local, labels, Coarse(epochs=3), "cpu").history["loss"]) == 3
     assert len(solve(local, labels, Coarse(), "cpu", np.arange(200)).history["loss"]) == epochs(Coarse(), 200) == 500
-
-
-def test_a_dnn_below_mean_is_told_with_what_to_try():
-    assert below_mean(0.02, 0.01) == below_mean(-0.01, 0.01) == below_mean(0, 0) == ""
-    told = below_mean(-0.123, 0.01)
-    assert told.startswith("the coarse DNN is 12.3 points below mean on val (standard error 1.0); try more --local")

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import recall_score, roc_auc_score
 
 from ddhpc import metrics
-from ddhpc.metrics import RESAMPLES, _recall, _roc_auc, accuracy, confusion, margin, scores
+from ddhpc.metrics import RESAMPLES, _recall, _roc_auc, accuracy, below_mean, confusion, margin, scores
 
 PINNED = {
     "accuracy_low": 0.7198443579766537,
@@ -137,3 +137,9 @@ def test_the_margin_is_paired():
     worse = ((decisions.argmax(1) != labels) & (other.argmax(1) == labels)).mean()
     assert error == pytest.approx(np.sqrt((better + worse - (better - worse) ** 2) / 500))  # as McNemar's
     assert margin(decisions, decisions, labels) == (0, 0)
+
+
+def test_a_dnn_below_mean_is_told_with_what_to_try():
+    assert below_mean(0.02, 0.01) == below_mean(-0.01, 0.01) == below_mean(0, 0) == ""
+    told = below_mean(-0.123, 0.01)
+    assert told.startswith("the coarse DNN is 12.3 points below mean on val (standard error 1.0); try more --local")

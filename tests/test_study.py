@@ -173,12 +173,12 @@ def test_a_stopped_study_continues(launcher, small, tmp_path):
     """Also where the launcher ends with another code, as srun where ranks leave one after the other."""
     (tmp_path / "impatient").write_text(IMPATIENT)
     (tmp_path / "impatient").chmod(0o755)
-    options = {**STUDY["options"], "data.file": str(small), "local.epochs": 9999}
+    options = {**STUDY["options"], "data.file": str(small), "local.epochs": 9999, "run.checkpoint_seconds": 0.5}
     write(tmp_path, {"options": options, "vary": {"decomposition.grid": [[2, 2]]}})
     command = [sys.executable, "-m", "ddhpc", "sweep", "study.yaml", "--launcher", launcher]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=tmp_path, env=dict(os.environ), **pipes) as job:
-        while job.poll() is None and not list(tmp_path.glob("runs/study/grid-2x2/results.h5.part")):
+        while job.poll() is None and not list(tmp_path.glob("runs/study/grid-2x2/checkpoints/*.pt")):
             time.sleep(0.1)
         job.send_signal(signal.SIGINT)
         _, errors = job.communicate(timeout=60)

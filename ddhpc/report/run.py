@@ -9,12 +9,11 @@ import numpy as np
 from rich.table import Table
 
 from ddhpc import checkpoint
-from ddhpc.coarse import below_mean
 from ddhpc.config import Config
 from ddhpc.data.packed import SPLITS
 from ddhpc.decomposition import extent
 from ddhpc.errors import InputError
-from ddhpc.metrics import RESAMPLES
+from ddhpc.metrics import RESAMPLES, below_mean
 from ddhpc.problem import Problem
 from ddhpc.progress import console
 from ddhpc.report.cost import machine
