@@ -2,6 +2,7 @@ import fcntl
 import os
 import subprocess
 import tempfile
+from contextlib import ExitStack
 
 import h5py
 import numpy as np
@@ -169,13 +170,13 @@ def test_parallel_and_serial_writing_give_the_same_file(comm, directory, monkeyp
 
 def test_a_reader_that_holds_the_unfinished_file_open_does_no_harm(comm, directory):
     """Viewers of HDF5 lock what they read, for as long as they show it."""
-    reading = []
+    with ExitStack() as shown:
 
-    def read():
-        reading.append((directory / results.PART).open("rb"))
-        fcntl.flock(reading[0], fcntl.LOCK_SH)
+        def read():
+            reader = shown.enter_context((directory / results.PART).open("rb"))
+            fcntl.flock(reader, fcntl.LOCK_SH)
 
-    write(comm, directory, read)
+        write(comm, directory, read)
     assert results.verify(directory) == []
 
 
