@@ -91,6 +91,7 @@ def _images(parser: ArgumentParser, size: tuple[int, int] | None = None) -> None
         help="crop: shorter side to size, centre cut out; stretch: ignore the aspect",
     )
     _add_on_error(parser)
+    _add_patients(parser)
     add_drawing_options(parser)
 
 
