@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from inspect import signature
 
 import h5py
 import numpy as np
@@ -18,7 +19,7 @@ from ddhpc.data import open_packed
 from ddhpc.data.phantom import write_phantoms
 from ddhpc.errors import InputError
 from ddhpc.options import parse, parser
-from ddhpc.prepare import KINDS, add_common_options
+from ddhpc.prepare import KINDS, add_common_options, load
 from tests.conftest import mpirun
 
 
@@ -30,6 +31,15 @@ def test_every_kind_explains_its_options(name, capsys):
     out = capsys.readouterr().out
     assert "--output FILE.h5" in out
     assert KINDS[name].description.split(",")[0] in " ".join(out.split())
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_option_of_a_source_can_be_typed(name):
+    options = parser(f"prepare {name}", "x")
+    KINDS[name].add_options(options)
+    add_common_options(options)
+    typed = {action.dest for action in options._actions} - {"help"}
+    assert typed == set(signature(load(KINDS[name].source)).parameters) - {"progress", "crew"}
 
 
 def test_kinds_are_listed(capsys):
