@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from ddhpc.config import Config
-from ddhpc.report.cost import critical_path, machine
-from ddhpc.report.numbers import by
 from ddhpc.results import FILE, open_results
+from ddhpc.results.cost import critical_path, machine
+from ddhpc.wording import by
 
 RESAMPLES = 2000
 FINAL = {"dnn": "coarse", "coherent": "coherent"}
@@ -56,7 +56,7 @@ Runs = Mapping[int, Run]
 
 def read(directory: Path) -> Run:
     """The run in a directory."""
-    from ddhpc.coarse import mean, vote
+    from ddhpc.method.coarse import mean, vote
 
     with open_results(directory) as file:
         config, labels = Config.from_yaml(file.attrs["config"]), file["samples/test/label"][...]

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ddhpc import coarse
 from ddhpc.config import Coarse
-from ddhpc.metrics import margin
-from ddhpc.provenance import processor
+from ddhpc.method import coarse
+from ddhpc.method.metrics import margin
 from ddhpc.results import SCORED, open_results
+from ddhpc.results.provenance import processor
 
 REPEATS = 2
 """Coarse trainings of each run, from other seeds."""

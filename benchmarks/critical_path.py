@@ -21,9 +21,9 @@ from typing import NamedTuple
 import torch
 
 from ddhpc.config import Config
-from ddhpc.report.cost import critical_path, machine
-from ddhpc.report.numbers import by
 from ddhpc.results import FILE, open_results
+from ddhpc.results.cost import critical_path, machine
+from ddhpc.wording import by
 
 PARTS = ("read", "train", "write", "gather", "coarse")
 

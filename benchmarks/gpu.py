@@ -5,7 +5,7 @@
 Narrow CNNs on small windows are bound by the launches of their kernels, not by arithmetic. For each problem this
 measures one training step, median of repeats, GPU synchronised:
 
-- loop: `ddhpc.local.train_local`, as a rank runs it, a subdomain a step;
+- loop: `ddhpc.method.local.train_local`, as a rank runs it, a subdomain a step;
 - bare: what a person would write, without schedule, history and checks;
 - graph: the bare step captured in a CUDA graph and replayed;
 - fused: the CNNs of k subdomains of equal windows as one batched network (torch.func, vmap over weights; the idea is
@@ -36,8 +36,8 @@ from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
 from ddhpc.config import Local
-from ddhpc.images import channels_last, hold
-from ddhpc.local import train_local
+from ddhpc.method.local import LocalProblem, train_local
+from ddhpc.method.windows import channels_last, hold
 from ddhpc.models import build
 from ddhpc.models.resnet import ZeroPadShortcut
 
@@ -180,7 +180,9 @@ def loop_milliseconds(case: Case, bfloat16: bool, steps: int) -> float:
     images = hold([pixels], len(pixels), whole, mean, std, DEVICE)
     kind = "bfloat16" if bfloat16 else "float32"
     config = Local(batch_size=case.batch, epochs=2, learning_rate=0.01, precision=kind)
-    history = train_local(network(case), images, labels, config, lambda fraction, accuracy, state: None)
+    history = train_local(
+        network(case), LocalProblem(images=images, labels=labels, config=config), lambda fraction, accuracy, state: None
+    )
     return history.seconds[-1] / steps * 1000
 
 

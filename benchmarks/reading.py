@@ -17,11 +17,10 @@ from statistics import median
 
 import numpy as np
 
-from ddhpc.data import find, open_packed
-from ddhpc.data.chunks import read_amplification
-from ddhpc.data.packed import SPLITS, Packed
-from ddhpc.decomposition import Window, windows
-from ddhpc.provenance import processor
+from ddhpc.data.packed import SPLITS, Packed, find, open_packed
+from ddhpc.data.packed.chunks import read_amplification
+from ddhpc.method.decomposition import Window, windows
+from ddhpc.results.provenance import processor
 
 
 def bytes_read() -> int:

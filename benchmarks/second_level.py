@@ -23,12 +23,15 @@ import h5py
 import numpy as np
 import torch
 
-from ddhpc import coarse, results, runtime
+from ddhpc import results
 from ddhpc.config import Coarse
 from ddhpc.data.packed import SPLITS
-from ddhpc.decomposition import owned, windows
-from ddhpc.metrics import accuracy
-from ddhpc.provenance import processor
+from ddhpc.method import coarse
+from ddhpc.method.decomposition import owned, windows
+from ddhpc.method.metrics import accuracy
+from ddhpc.parallel.communicator import world
+from ddhpc.parallel.stopwatch import Stopwatch
+from ddhpc.results.provenance import processor
 
 HELD_OUT = 1000
 """Samples of val, and of test."""
@@ -99,25 +102,36 @@ def measure(comm, subdomains: int, given: argparse.Namespace, directory: Path) -
         allow_missing=0,
         ranks=comm.size,
     )
-    runtime.together(comm, lambda: results.create(directory, layout) if comm.rank == 0 else None)
-    clock, before = runtime.Clock(), anonymous_bytes()
+    comm.on_root(lambda: results.create(directory, layout))
+    stopwatch, before = Stopwatch(), anonymous_bytes()
     with Peak() as peak:
-        comm.Barrier()
-        with clock("write"):
+        comm.mpi.Barrier()
+        with stopwatch("write"):
             results.write_local(directory, comm, mine, subdomains, slabs)
-        with clock("gather"):
+        with stopwatch("gather"):
             gathered = results.gather_local(directory, comm, slabs, subdomains, config.memory_limit)
         if comm.rank == 0:
             torch.manual_seed(0)
-            with clock("coarse"):
+            with stopwatch("coarse"):
                 solution = coarse.solve(gathered, labels, config, "cpu")
-            with clock("finish"):
-                spent = np.zeros((comm.size, len(results.PHASES)))
-                there = coarse.present(gathered["val"])
-                results.finish(
-                    directory, job="", present=there, solution=solution, labels=labels, timing={}, spent=spent
-                )
-        runtime.together(comm, lambda: None)
+            began = time.perf_counter()
+            outcome = results.Outcome(
+                job="",
+                labels=labels,
+                present=coarse.present(gathered["val"]),
+                coarse=solution,
+                coherent=None,
+                timing=results.Timing(
+                    **dict.fromkeys(("startup", "read", "local_max", "local_sum", "write", "gather", "coarse"), 0.0),
+                    coherent=None,
+                    total=1.0,
+                    jobs=1,
+                ),
+                rank_seconds=np.zeros((comm.size, len(results.PHASES))),
+            )
+            results.finish(directory, outcome)
+            finish = time.perf_counter() - began
+        comm.together(lambda: None)
     if comm.rank != 0:
         return ""
     decided = 4 * subdomains * given.classes * sum(counts.values())
@@ -126,9 +140,10 @@ def measure(comm, subdomains: int, given: argparse.Namespace, directory: Path) -
     cells = [
         f"{subdomains:,}",
         f"{decided / 2**20:,.0f}",
-        *(f"{clock.seconds[phase]:.2f}" for phase in ("write", "gather")),
-        f"{clock.seconds['coarse'] / config.epochs:.2f}",
-        f"{clock.seconds['finish']:.2f}",
+        f"{stopwatch.seconds.write:.2f}",
+        f"{stopwatch.seconds.gather:.2f}",
+        f"{stopwatch.seconds.coarse / config.epochs:.2f}",
+        f"{finish:.2f}",
         f"{max(0, peak.bytes - before) / 2**20:,.0f}",
         f"{100 * share:.1f}",
     ]
@@ -145,7 +160,7 @@ def main() -> None:
     parser.add_argument("--memory-limit", type=float, help="GiB, option coarse.memory_limit; no limit without it")
     parser.add_argument("--scratch", type=Path, help="where the results files go, which are removed")
     given = parser.parse_args()
-    comm = runtime.world()
+    comm = world()
     torch.set_num_threads(1)
     if comm.rank == 0:
         limit = "no limit" if given.memory_limit is None else f"limit {given.memory_limit:g} GiB"
@@ -158,11 +173,11 @@ def main() -> None:
     # The first one, which imports what is used, is not printed.
     for number, subdomains in enumerate([4, *given.subdomains]):
         with tempfile.TemporaryDirectory(dir=given.scratch) as directory:
-            shared = Path(runtime.broadcast_text(comm, directory))
+            shared = Path(comm.broadcast(directory))
             line = measure(comm, subdomains, given, shared)
             if comm.rank == 0 and number:
                 print(line, flush=True)
-            comm.Barrier()
+            comm.mpi.Barrier()
 
 
 if __name__ == "__main__":

@@ -17,11 +17,11 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from ddhpc.config import Local
-from ddhpc.data import find, open_packed
-from ddhpc.images import channels_last, hold
-from ddhpc.local import train_local
+from ddhpc.data.packed import find, open_packed
+from ddhpc.method.local import LocalProblem, train_local
+from ddhpc.method.windows import channels_last, hold
 from ddhpc.models import build
-from ddhpc.provenance import processor
+from ddhpc.results.provenance import processor
 
 
 def bare(cnn, inputs, labels, epochs, batch_size):
@@ -63,7 +63,9 @@ def main() -> None:
 
     loops = {
         "bare loop": lambda: bare(network(), inputs, targets, config.epochs, config.batch_size),
-        "ddhpc": lambda: train_local(network(), images, labels, config, lambda fraction, accuracy, state: None),
+        "ddhpc": lambda: train_local(
+            network(), LocalProblem(images=images, labels=labels, config=config), lambda fraction, accuracy, state: None
+        ),
     }
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     for repeat in range(given.repeats + 1):

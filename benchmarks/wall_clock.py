@@ -25,9 +25,9 @@ from pathlib import Path
 import h5py
 import torch
 
+from ddhpc.cli.options import configure, train_parser
 from ddhpc.config import Config
-from ddhpc.options import configure, train_parser
-from ddhpc.provenance import processor
+from ddhpc.results.provenance import processor
 
 PLAIN = Path(__file__).with_name("plain_ddp.py")
 BASELINE = "global CNN, plain DDP"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ddhpc.data import Split, write_packed
+from ddhpc.data.packed import Contents, Split, write_packed
 
 CLASSES = (
     "T-shirt/top",
@@ -70,13 +70,15 @@ def main() -> None:
         )
     packed = write_packed(
         options.output,
-        classes=CLASSES,
-        splits=splits,
-        image_shape=(28, 28),
-        channels=1,
-        dtype="uint8",
-        source="Fashion-MNIST (Zalando SE, 2017, MIT licence): a balanced selection of the original files; "
-        "train and val from the original training set, test from the original test set",
+        Contents(
+            classes=CLASSES,
+            splits=splits,
+            image_shape=(28, 28),
+            channels=1,
+            dtype="uint8",
+            source="Fashion-MNIST (Zalando SE, 2017, MIT licence): a balanced selection of the original files; "
+            "train and val from the original training set, test from the original test set",
+        ),
         overwrite=options.overwrite,
     )
     print(f"{packed.path}: {packed.samples}, {packed.path.stat().st_size / 1e6:.2f} MB, digest {packed.digest}")

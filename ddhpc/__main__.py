@@ -9,8 +9,8 @@ import sys
 import time
 import traceback
 
-from ddhpc import launcher
 from ddhpc.errors import InputError, Stopped
+from ddhpc.parallel import launcher
 from ddhpc.visible import visible
 
 

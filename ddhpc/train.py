@@ -9,37 +9,37 @@ Recognition Problems, SIAM J. Sci. Comput. 46(5), C557-C582, 2024, doi:10.1137/2
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ddhpc import coarse, provenance, results, runtime
-from ddhpc.coherent import train_coherent
-from ddhpc.data.hdf5 import text
+from ddhpc import results
 from ddhpc.data.packed import SPLITS
-from ddhpc.decomposition import owned
 from ddhpc.errors import InputError
-from ddhpc.metrics import below_mean, margin
-from ddhpc.problem import Problem
-from ddhpc.progress import Progress
-from ddhpc.rendezvous import form_team
-from ddhpc.subdomain import Job, solve_local, solve_or_leave
-from ddhpc.team import ALONE
-
-if TYPE_CHECKING:
-    from mpi4py import MPI
+from ddhpc.method import coarse
+from ddhpc.method.decomposition import owned
+from ddhpc.method.metrics import below_mean, margin
+from ddhpc.method.problem import Problem
+from ddhpc.method.solutions import CoarseSolution, CoherentSolution, GatheredDecisions, LocalSolution
+from ddhpc.method.team import ALONE
+from ddhpc.parallel import logs
+from ddhpc.parallel.communicator import Communicator
+from ddhpc.parallel.data_parallel import form_team
+from ddhpc.parallel.placement import Place
+from ddhpc.parallel.progress import Progress
+from ddhpc.parallel.signals import StopRequest
+from ddhpc.parallel.stopwatch import Stopwatch
+from ddhpc.results.provenance import describe_run
+from ddhpc.solver.coherent import train_coherent
+from ddhpc.solver.subdomain import Job, solve_local, solve_or_leave_out
 
 PATIENCE_SECONDS = 5.0
 
 
 def train(
-    problem: Problem,
-    directory: Path,
-    comm: MPI.Comm,
-    place: runtime.Place,
-    request: runtime.StopRequest,
-    startup: float,
+    problem: Problem, directory: Path, comm: Communicator, place: Place, request: StopRequest, startup: float
 ) -> None:
     """Solve the local problems and the coarse problem, and leave a finished results file in the run directory.
 
@@ -57,91 +57,44 @@ def train(
         InputError: on all ranks, if any of them cannot go on.
         Stopped: on all ranks, when any of them was asked to stop; all have made a checkpoint.
     """
-    clock = runtime.Clock()
+    check_teams(problem, comm.size)
     shares = [owned(problem.subdomains, comm.size, rank) for rank in range(comm.size)]
     mine = shares[comm.rank]
-    owners = comm.Split(0 if mine else 1, comm.rank)
-    check_teams(problem, comm.size)
+    owners = comm.split(0 if mine else 1)
     labels = {split: problem.packed.labels(split) for split in SPLITS}
-    layout = provenance.layout(problem, labels, comm, place)
-    runtime.together(comm, lambda: results.create(directory, layout) if comm.rank == 0 else None)
-
+    layout = describe_run(problem, labels, comm, place)
+    comm.on_root(partial(results.create, directory, layout))
+    epochs = len(problem.fits) * problem.config.local.epochs
     with (
         form_team(comm, problem.subdomains, place) as team,
-        Progress(comm.Dup(), shares, len(problem.fits) * problem.config.local.epochs) as progress,
+        Progress(comm.duplicate(), shares, epochs) as progress,
     ):
         job = Job(
             problem=problem,
             labels=labels,
             directory=directory,
-            run=results.fingerprint(results.identity(problem.config, problem.packed.digest)),
+            run=run_fingerprint(problem),
             place=place,
             team=team,
-            clock=clock,
+            stopwatch=Stopwatch(startup),
             progress=progress,
             request=request,
         )
-
-        def solve_owned() -> list[dict[str, np.ndarray]]:
-            with clock("local"):
-                solved = [solve_or_leave(job, subdomain) for subdomain in mine or [team.subdomain]]
-            request.obey()
-            return solved[: len(mine)]
-
-        with clock("all_local"):
-            solved = runtime.together(comm, solve_owned, tick=progress.show, patience=PATIENCE_SECONDS)
-        progress.finish()
-    check_absent(comm, solved, problem.config.coarse.allow_missing)
-    job_name = layout.attributes["job"]
-    runtime.together(comm, lambda: results.check_own(directory, job_name) if comm.rank == 0 else None)
-    runtime.log.info("all subdomains are finished; writing and gathering their decisions")
-    gathered, seconds = write_and_gather(job, solved, mine, owners, comm.rank) if mine else ({}, np.empty(0))
-    spent = runtime.gather(comm, rank_seconds(clock, startup)[None], comm.size)
-
-    def solve_coarse() -> coarse.Solution | None:
-        if comm.rank != 0:
-            return None
-        runtime.log.info("solving the coarse problem")
-        with clock("coarse"):
-            problem.seed(problem.subdomains)
-            return coarse.solve(gathered, labels, problem.config.coarse, place.device, problem.learned)
-
-    solution = runtime.together(comm, solve_coarse)
+        local = solve_local_problems(job, comm, mine)
+    comm.on_root(partial(results.check_own, directory, layout.attributes["job"]))
+    gathered = write_and_gather(job, owners, local, comm.rank) if mine else None
+    solution = comm.on_root(partial(solve_coarse_problem, job, gathered))
+    coherent = None
     if problem.config.coherent.start != "none":
-        with clock("coherent"):
-            solution = runtime.together(comm, lambda: train_coherent(job, mine, owners, solution) if mine else None)
+        coherent = comm.together(partial(solve_coherent, job, owners, local, solution))
+    rank_seconds = comm.gather(results.phase_row(job.stopwatch.seconds)[None], comm.size)
+    finished = partial(finish, job, layout.attributes["job"], gathered, solution, coherent, rank_seconds)
+    comm.on_root(finished)
 
-    def finish() -> None:
-        if solution is None:
-            return
-        runtime.log.info("finishing the results file")
-        before, jobs = results.earlier_jobs(directory)
-        total = before + startup + clock.elapsed()
-        timing = {
-            "startup": startup,
-            "read": spent[:, results.PHASES.index("read")].max(),
-            "local_max": seconds.max(),
-            "local_sum": seconds.sum(),
-            **{phase: s for phase, s in clock.seconds.items() if phase in ("write", "gather", "coarse", "coherent")},
-            "total": total if total >= seconds.max() else np.nan,  # less, where the times of earlier jobs are lost
-            "jobs": jobs + 1,
-        }
-        spent[0, results.PHASES.index("coarse")] = clock.seconds["coarse"]
-        there = coarse.present(gathered["val"])
-        results.finish(
-            directory,
-            job=job_name,
-            present=there,
-            solution=solution,
-            labels=labels,
-            timing=timing,
-            spent=spent,
-        )
-        dnn, mean = (solution.fusions[name]["val"] for name in ("dnn", "mean"))
-        if told := below_mean(*margin(dnn, mean, labels["val"])):
-            runtime.warn(told)
 
-    runtime.together(comm, finish)
+def run_fingerprint(problem: Problem) -> str:
+    """What tells the checkpoints of this run from those of others."""
+    return results.fingerprint(results.identity(problem.config, problem.packed.digest))
 
 
 def check_teams(problem: Problem, ranks: int) -> None:
@@ -160,47 +113,33 @@ def check_teams(problem: Problem, ranks: int) -> None:
         )
 
 
-def write_and_gather(
-    job: Job, solved: list[dict[str, np.ndarray]], mine: range, owners: MPI.Comm, rank: int
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Write the local decisions into the results file and bring them to rank 0; collective on the owners.
-
-    Args:
-        job: of this rank.
-        solved: of its subdomains, as `solve_local` gives it.
-        mine: their numbers.
-        owners: the ranks that own subdomains.
-        rank: of this process among all.
+def solve_local_problems(job: Job, comm: Communicator, mine: range) -> dict[int, LocalSolution]:
+    """Train all subdomains, each rank those it owns or its team's, without communication; collective.
 
     Returns:
-        On rank 0 the local decisions by split, [N, S, K], and the seconds of each subdomain, [N]; elsewhere no rows.
+        The solutions of the subdomains that this rank owns, by number.
+
+    Raises:
+        InputError: on all ranks, also where more subdomains are absent than `coarse.allow_missing` permits.
+        Stopped: on all ranks.
     """
-    slabs = {name: np.stack([subdomain[name] for subdomain in solved]) for name in solved[0]}
-    slabs["rank"] = np.full(len(mine), rank)
-    slabs["device"] = text([job.place.device_name] * len(mine), results.DEVICE_BYTES)
-    subdomains, limit = job.problem.subdomains, job.problem.config.coarse.memory_limit
-    with job.clock("write"):
-        results.write_local(job.directory, owners, mine, subdomains, slabs)
-    with job.clock("gather"):
-        gathered = results.gather_local(job.directory, owners, slabs, subdomains, limit)
-        return gathered, runtime.gather(owners, slabs["seconds"], subdomains)
+
+    def solve() -> dict[int, LocalSolution]:
+        with job.stopwatch("local"):
+            solved = {n: solve_or_leave_out(job, n) for n in mine or [job.team.subdomain]}
+        job.request.obey()
+        return {n: solved[n] for n in mine}
+
+    with job.stopwatch("all_local"):
+        solutions = comm.together(solve, tick=job.progress.show, patience=PATIENCE_SECONDS)
+    job.progress.finish()
+    check_absent(comm, solutions, job.problem.config.coarse.allow_missing)
+    return solutions
 
 
-def rank_seconds(clock: runtime.Clock, startup: float) -> np.ndarray:
-    """Seconds of this rank in each of the phases before the coarse problem, by `results.PHASES`: [P] float64."""
-    seconds = {"read": 0.0, "write": 0.0, "gather": 0.0, **clock.seconds, "startup": startup, "coarse": 0.0}
-    seconds["train"] = seconds["local"] - seconds["read"]
-    seconds["wait"] = seconds["all_local"] - seconds["local"]
-    return np.array([seconds[phase] for phase in results.PHASES])
-
-
-def check_absent(comm: MPI.Comm, solved: list[dict[str, np.ndarray]], allow_missing: int) -> None:
+def check_absent(comm: Communicator, solutions: Mapping[int, LocalSolution], allow_missing: int) -> None:
     """InputError on all ranks if more subdomains are absent than the coarse DNN is to do without, or all are."""
-    from mpi4py import MPI
-
-    counts = np.array([len(solved), sum(not subdomain["val/decision"].any() for subdomain in solved)])
-    comm.Allreduce(MPI.IN_PLACE, counts, op=MPI.SUM)
-    subdomains, missing = counts.tolist()
+    subdomains, missing = comm.total(len(solutions), sum(not each.present for each in solutions.values()))
     if missing > allow_missing or missing == subdomains:
         raise InputError(
             f"--coarse.allow_missing {allow_missing}: {missing} of {subdomains} subdomains could not be trained; "
@@ -208,13 +147,100 @@ def check_absent(comm: MPI.Comm, solved: list[dict[str, np.ndarray]], allow_miss
         )
 
 
+def write_and_gather(
+    job: Job, owners: Communicator, solutions: Mapping[int, LocalSolution], rank: int
+) -> GatheredDecisions:
+    """Write the local decisions into the results file and bring them to rank 0; collective on the owners.
+
+    Args:
+        job: of this rank.
+        owners: the ranks that own subdomains.
+        solutions: of the subdomains that this rank owns, by number.
+        rank: of this process among all.
+    """
+    logs.log.info("all subdomains are finished; writing and gathering their decisions")
+    solved, subdomains = list(solutions.values()), job.problem.subdomains
+    mine = range(min(solutions), max(solutions) + 1)
+    slabs = results.local_slabs(solved, rank, job.place.device_name)
+    with job.stopwatch("write"):
+        results.write_local(job.directory, owners, mine, subdomains, slabs)
+    with job.stopwatch("gather"):
+        limit = job.problem.config.coarse.memory_limit
+        return GatheredDecisions(
+            decisions=results.gather_local(job.directory, owners, slabs, subdomains, limit),
+            present=owners.gather(np.array([each.present for each in solved]), subdomains),
+            seconds=owners.gather(np.array([each.cost.seconds for each in solved]), subdomains),
+        )
+
+
+def solve_coarse_problem(job: Job, gathered: GatheredDecisions | None) -> CoarseSolution:
+    """Train the coarse DNN on the local decisions and fuse them; on rank 0."""
+    assert gathered is not None, "rank 0 owns subdomain 0"
+    logs.log.info("solving the coarse problem")
+    problem = job.problem
+    with job.stopwatch("coarse"):
+        problem.seed(problem.subdomains)
+        return coarse.solve(gathered.decisions, job.labels, problem.config.coarse, job.place.device, problem.learned)
+
+
+def solve_coherent(
+    job: Job, owners: Communicator, local: Mapping[int, LocalSolution], solution: CoarseSolution | None
+) -> CoherentSolution | None:
+    """Train the CNN-DNN end to end on the ranks that own subdomains; collective on them."""
+    if not local:
+        return None
+    with job.stopwatch("coherent"):
+        return train_coherent(job, owners, local, solution.network if solution else None)
+
+
+def timing(job: Job, gathered: GatheredDecisions, rank_seconds: np.ndarray) -> results.Timing:
+    """Seconds of the run; on rank 0, whose file system knows the earlier jobs."""
+    mine = job.stopwatch.seconds
+    before, jobs = results.earlier_jobs(job.directory)
+    total, longest = before + job.stopwatch.elapsed(), gathered.seconds.max()
+    return results.Timing(
+        startup=mine.startup,
+        read=rank_seconds[:, results.PHASES.index("read")].max(),
+        local_max=longest,
+        local_sum=gathered.seconds.sum(),
+        write=mine.write,
+        gather=mine.gather,
+        coarse=mine.coarse,
+        coherent=mine.coherent if job.problem.config.coherent.start != "none" else None,
+        total=total if total >= longest else np.nan,  # less, where the times of earlier jobs are lost
+        jobs=jobs + 1,
+    )
+
+
+def finish(
+    job: Job,
+    name: str,
+    gathered: GatheredDecisions | None,
+    solution: CoarseSolution | None,
+    coherent: CoherentSolution | None,
+    rank_seconds: np.ndarray,
+) -> None:
+    """Complete the results file and give it its final name, on rank 0; warn of a coarse DNN that is worse than mean."""
+    assert gathered is not None, "rank 0 owns subdomain 0"
+    assert solution is not None
+    logs.log.info("finishing the results file")
+    outcome = results.Outcome(
+        job=name,
+        labels=job.labels,
+        present=gathered.present,
+        coarse=solution,
+        coherent=coherent,
+        timing=timing(job, gathered, rank_seconds),
+        rank_seconds=rank_seconds,
+    )
+    results.finish(job.directory, outcome)
+    dnn, mean = (solution.fusions[fusion]["val"] for fusion in ("dnn", "mean"))
+    if told := below_mean(*margin(dnn, mean, job.labels["val"])):
+        logs.warn(told)
+
+
 def train_subdomain(
-    problem: Problem,
-    subdomain: int,
-    directory: Path,
-    comm: MPI.Comm,
-    place: runtime.Place,
-    request: runtime.StopRequest,
+    problem: Problem, subdomain: int, directory: Path, comm: Communicator, place: Place, request: StopRequest
 ) -> None:
     """Solve one local problem and leave its checkpoint in the run directory, from which `train` takes it.
 
@@ -233,15 +259,15 @@ def train_subdomain(
         InputError, Stopped: see `train`.
     """
     epochs = len(problem.fits) * problem.config.local.epochs
-    with Progress(comm.Dup(), [range(subdomain, subdomain + 1)], epochs) as progress:
+    with Progress(comm.duplicate(), [range(subdomain, subdomain + 1)], epochs) as progress:
         job = Job(
             problem=problem,
             labels={split: problem.packed.labels(split) for split in SPLITS},
             directory=directory,
-            run=results.fingerprint(results.identity(problem.config, problem.packed.digest)),
+            run=run_fingerprint(problem),
             place=place,
             team=ALONE,
-            clock=runtime.Clock(),
+            stopwatch=Stopwatch(),
             progress=progress,
             request=request,
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddhpc.data import Split, write_packed
+from ddhpc.data.packed import Contents, Split, write_packed
 from tests.jobs import decisions, start
 
 SMALL = {"train": 96, "val": 30, "test": 33}
@@ -37,12 +37,14 @@ def pack_small(path: Path, shape: tuple[int, ...] = (16, 14), dtype: str = "uint
         splits[split] = Split(labels=labels, ids=[f"{split}/{n}" for n in range(count)], images=pixels.astype(dtype))
     write_packed(
         path,
-        classes=("rows", "columns", "none"),
-        splits=splits,
-        image_shape=shape,
-        channels=1,
-        dtype=dtype,
-        source="stripes for tests",
+        Contents(
+            classes=("rows", "columns", "none"),
+            splits=splits,
+            image_shape=shape,
+            channels=1,
+            dtype=dtype,
+            source="stripes for tests",
+        ),
     )
     return path
 

@@ -9,8 +9,7 @@ import h5py
 import numpy as np
 import yaml
 
-from ddhpc import checkpoint
-from ddhpc.results import fingerprint, verify
+from ddhpc.results import checkpoint, fingerprint, verify
 
 OPTIONS = [
     *("--decomposition.grid", 2, 3, "--local.epochs", 40, "--local.batch_size", 16, "--coarse.epochs", 30),

@@ -12,17 +12,16 @@ import pytest
 import torch
 from torch import nn
 
-from ddhpc import checkpoint
-from ddhpc.coherent import settings
 from ddhpc.config import Coarse, Coherent, Config, Data
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
-from ddhpc.images import channels_last
-from ddhpc.local import schedule
+from ddhpc.method.local import schedule
+from ddhpc.method.problem import open_problem
+from ddhpc.method.windows import channels_last
 from ddhpc.models.dnn import dnn
-from ddhpc.problem import open_problem
-from ddhpc.report.plan import print_plan, shares
-from ddhpc.results import verify
+from ddhpc.results import checkpoint, verify
+from ddhpc.solver.coherent import settings
+from ddhpc.tables.plan import print_plan, shares
 from tests.conftest import mpirun
 from tests.jobs import decisions, ranks_of, start, state
 from tests.test_train import FAULTY

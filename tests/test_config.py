@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from ddhpc.cli import main
+from ddhpc.cli.options import configure, train_parser
 from ddhpc.config import SECTIONS, Config, Decomposition, Local, recipe_names, recipe_path
 from ddhpc.errors import InputError
-from ddhpc.options import configure, train_parser
 from ddhpc.results import identity
 
 

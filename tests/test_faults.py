@@ -102,7 +102,7 @@ def test_a_subdomain_that_cannot_be_trained_may_be_absent(small, tmp_path):
 
 
 UNKNOWN_LAUNCHER = """
-from ddhpc import launcher
+from ddhpc.parallel import launcher
 from ddhpc.__main__ import main
 launcher.launched = launcher.Launch
 main()

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ddhpc.cli import VERBS, main
-from ddhpc.study import read_study
+from ddhpc.cli.study import read_study
 from tests.conftest import mpirun
 
 ROOT = Path(__file__).parents[1]

@@ -6,14 +6,14 @@ import pytest
 
 from ddhpc.config import Coarse, Config, Data, Decomposition, Local, Model
 from ddhpc.data.packed import SPLITS
-from ddhpc.decomposition import extent, grow
-from ddhpc.metrics import confusion, scores
+from ddhpc.method.decomposition import extent, grow
+from ddhpc.method.metrics import confusion, scores
+from ddhpc.method.problem import open_problem
 from ddhpc.models import parameters
-from ddhpc.problem import open_problem
-from ddhpc.progress import clock
-from ddhpc.report.numbers import by, duration, mebibytes, percent
-from ddhpc.report.plan import activation_bytes, print_plan, shares
-from ddhpc.report.run import _binary_table, shortfall
+from ddhpc.parallel.progress import as_clock
+from ddhpc.tables.plan import activation_bytes, print_plan, shares
+from ddhpc.tables.run import _binary_table, shortfall
+from ddhpc.wording import by, duration, mebibytes, percent
 
 LIMIT = 1e-5
 """GiB, between the bytes of the smallest and the largest window."""
@@ -104,7 +104,7 @@ def test_numbers_as_a_person_reads_them():
     assert duration(0.0123) == "0.012 s"
     assert duration(12.34) == "12.3 s"
     assert mebibytes(3 * 2**20) == "3.0 MiB"
-    assert [clock(seconds) for seconds in (5, 65, 3725)] == ["0:05", "1:05", "1:02:05"]
+    assert [as_clock(seconds) for seconds in (5, 65, 3725)] == ["0:05", "1:05", "1:02:05"]
 
 
 def test_few_positives_are_told_below_the_table(tmp_path):

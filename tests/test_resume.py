@@ -14,15 +14,17 @@ import pytest
 import yaml
 from mpi4py import MPI
 
-from ddhpc import runtime
-from ddhpc.checkpoint import path
+from ddhpc.cli.options import configure, train_parser
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import Stopped
-from ddhpc.options import configure, train_parser
-from ddhpc.problem import open_problem
+from ddhpc.method.problem import open_problem
+from ddhpc.method.team import ALONE
+from ddhpc.parallel import placement, signals
+from ddhpc.parallel.communicator import Communicator
+from ddhpc.parallel.stopwatch import Stopwatch
 from ddhpc.results import earlier_jobs, fingerprint, identity
-from ddhpc.subdomain import Job, solve_local
-from ddhpc.team import ALONE
+from ddhpc.results.checkpoint import path
+from ddhpc.solver.subdomain import Job, solve_local
 from tests.conftest import mpirun
 from tests.jobs import OPTIONS, ranks_of, same_bits, start, wait_for_checkpoint
 
@@ -132,7 +134,7 @@ def test_a_checkpoint_of_the_very_last_step(small, tmp_path, undisturbed):
     """No step is left to report; rank 0 must not wait for one."""
     command = configure(["--data.file", str(small), *map(str, OPTIONS)], train_parser())
     problem = open_problem(command.config)
-    request = runtime.StopRequest("USR2")
+    request = signals.StopRequest("USR2")
 
     class StopAtTheEnd:
         def step(self, subdomain, fraction, accuracy):
@@ -150,9 +152,9 @@ def test_a_checkpoint_of_the_very_last_step(small, tmp_path, undisturbed):
         labels={split: problem.packed.labels(split) for split in SPLITS},
         directory=tmp_path / "run",
         run=fingerprint(identity(command.config, problem.packed.digest)),
-        place=runtime.place(MPI.COMM_SELF, command.config.run),
+        place=placement.place(Communicator(MPI.COMM_SELF), command.config.run),
         team=ALONE,
-        clock=runtime.Clock(),
+        stopwatch=Stopwatch(),
         progress=StopAtTheEnd(),
         request=request,
     )

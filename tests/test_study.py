@@ -11,8 +11,8 @@ import h5py
 import pytest
 import yaml
 
+from ddhpc.cli.study import read_study
 from ddhpc.errors import InputError
-from ddhpc.study import read_study
 
 STUDY = {
     "options": {"local.epochs": 1, "coarse.epochs": 2, "model.global_width": 8, "run.threads": 1},

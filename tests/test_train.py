@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ddhpc.metrics import accuracy
+from ddhpc.method.metrics import accuracy
 from ddhpc.results import verify
 from tests.conftest import mpirun
 from tests.disks import mounted

@@ -16,14 +16,14 @@ from matplotlib import style
 from ddhpc.config import Config
 from ddhpc.data.hdf5 import replace
 from ddhpc.errors import InputError
-from ddhpc.report.cost import check_baseline
 from ddhpc.report.figures.style import STYLE
-from ddhpc.report.numbers import by
 from ddhpc.report.picture import pictures
 from ddhpc.report.sections import Section, sections
 from ddhpc.report.summary import facts, main_figures, summary
 from ddhpc.results import file_system, open_results, verify
+from ddhpc.results.cost import check_baseline
 from ddhpc.visible import visible
+from ddhpc.wording import by
 
 PAGE = "index.html"
 GENERATOR = '<meta name="generator" content="ddhpc report">'

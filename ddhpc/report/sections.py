@@ -10,17 +10,17 @@ import h5py
 import numpy as np
 from matplotlib.figure import Figure
 
-from ddhpc import coarse
 from ddhpc.config import Config
 from ddhpc.errors import InputError
-from ddhpc.metrics import scores
-from ddhpc.report.cost import critical_path, differences, machine
+from ddhpc.method import coarse
+from ddhpc.method.metrics import scores
 from ddhpc.report.dependence import MOVED, drops, examples
 from ddhpc.report.figures import accuracy, domain, training
 from ddhpc.report.figures.style import shortened
-from ddhpc.report.numbers import by, duration, percent
 from ddhpc.report.picture import Pictures
 from ddhpc.results import names
+from ddhpc.results.cost import critical_path, differences, machine
+from ddhpc.wording import by, duration, percent
 
 EXAMPLES = 4
 OLD = "is not in this results file, which an older version wrote; it is left out."

@@ -8,12 +8,12 @@ import h5py
 import numpy as np
 
 from ddhpc.config import Config
-from ddhpc.decomposition import extent
-from ddhpc.metrics import scores
-from ddhpc.report.cost import critical_path, differences, machine
-from ddhpc.report.numbers import by, duration, percent, plural
-from ddhpc.report.run import shortfall
+from ddhpc.method.decomposition import extent
+from ddhpc.method.metrics import scores
 from ddhpc.results import names
+from ddhpc.results.cost import critical_path, differences, machine
+from ddhpc.tables.run import shortfall
+from ddhpc.wording import by, duration, percent, plural
 
 
 def _interval(file: h5py.File) -> str:

@@ -5,13 +5,13 @@ write their subdomains' slabs after it, all at once where h5py has MPI, through 
 values in the same file.
 """
 
-from ddhpc.results.directory import FILE, PART, begin, file_system, is_finished, run_directory
+from ddhpc.results.format import COHERENT, DEVICE_BYTES, FUSIONS, PHASES, SCORED, Layout, create, phase_row
 from ddhpc.results.gather import gather_local
 from ddhpc.results.identity import check_alike, differences, fingerprint, flat, git_commit, identity, identity_of
-from ddhpc.results.layout import COHERENT, DEVICE_BYTES, FUSIONS, PHASES, SCORED, Layout, create
 from ddhpc.results.lock import counted, earlier_jobs, lock
-from ddhpc.results.read import names, open_results, verify
-from ddhpc.results.write import check_own, finish, write_local
+from ddhpc.results.reader import names, open_results, verify
+from ddhpc.results.run_directory import FILE, PART, begin, file_system, is_finished, run_directory
+from ddhpc.results.writer import Outcome, Timing, check_own, finish, local_slabs, write_local
 
 __all__ = [
     "COHERENT",
@@ -22,6 +22,8 @@ __all__ = [
     "PHASES",
     "SCORED",
     "Layout",
+    "Outcome",
+    "Timing",
     "begin",
     "check_alike",
     "check_own",
@@ -38,9 +40,11 @@ __all__ = [
     "identity",
     "identity_of",
     "is_finished",
+    "local_slabs",
     "lock",
     "names",
     "open_results",
+    "phase_row",
     "run_directory",
     "verify",
     "write_local",

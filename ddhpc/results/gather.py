@@ -7,26 +7,22 @@ import tempfile
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 
-from ddhpc import runtime
 from ddhpc.data.hdf5 import reason
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
-from ddhpc.results.directory import PART
-
-if TYPE_CHECKING:
-    from mpi4py import MPI
+from ddhpc.parallel.communicator import Communicator
+from ddhpc.results.run_directory import PART
 
 BLOCK_BYTES = 2**26
 """Of decisions that are copied at once from the results file."""
 
 
 def gather_local(
-    directory: Path, comm: MPI.Comm, slabs: Mapping[str, np.ndarray], subdomains: int, memory_limit: float | None
+    directory: Path, comm: Communicator, slabs: Mapping[str, np.ndarray], subdomains: int, memory_limit: float | None
 ) -> dict[str, np.ndarray]:
     """The local decisions by split, [N, S, K] float32 on rank 0, no rows elsewhere; collective, after `write_local`.
 
@@ -44,7 +40,7 @@ def gather_local(
     decisions = {split: slabs[f"{split}/decision"] for split in SPLITS}
     size = subdomains * sum(each.itemsize * prod(each.shape[1:]) for each in decisions.values())
     if memory_limit is None or size <= memory_limit * 2**30:
-        return {split: runtime.gather(comm, each, subdomains) for split, each in decisions.items()}
+        return {split: comm.gather(each, subdomains) for split, each in decisions.items()}
 
     def mapped() -> dict[str, np.ndarray]:
         if comm.rank != 0:
@@ -52,7 +48,7 @@ def gather_local(
         with h5py.File(directory / PART, "r", locking=False) as file:
             return {split: _mapped(file[f"local/{split}/decision"]) for split in SPLITS}
 
-    return runtime.together(comm, mapped)
+    return comm.together(mapped)
 
 
 def _mapped(stored: h5py.Dataset) -> np.ndarray:

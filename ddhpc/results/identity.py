@@ -7,17 +7,14 @@ import json
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 
 import ddhpc
-from ddhpc import runtime
 from ddhpc.config import CODE, Config
 from ddhpc.errors import InputError
-
-if TYPE_CHECKING:
-    from mpi4py import MPI
+from ddhpc.parallel.communicator import Communicator
 
 PLACES = ("data.file",)
 """Where things are; what they hold is in `data_digest`."""
@@ -58,7 +55,7 @@ def differences(
     return [said.format(key, _shown(key, before.get(key)), _shown(key, now.get(key))) for key in changed]
 
 
-def check_alike(comm: MPI.Comm, host: str, config: Config, data_digest: str) -> None:
+def check_alike(comm: Communicator, host: str, config: Config, data_digest: str) -> None:
     """InputError on all ranks unless all would train the same: with the same options, on the same data.
 
     Packed files may lie on the disk of each node, and options in files that differ between nodes. All options have to
@@ -71,7 +68,7 @@ def check_alike(comm: MPI.Comm, host: str, config: Config, data_digest: str) -> 
         data_digest: of the packed file that it sees.
     """
     mine = json.dumps({**config.to_dict(), "data_digest": data_digest})
-    first = runtime.broadcast_text(comm, mine)
+    first = comm.broadcast(mine)
 
     def compare() -> None:
         if changed := differences(json.loads(mine), json.loads(first), "{} is {}, on rank 0 {}"):
@@ -80,7 +77,7 @@ def check_alike(comm: MPI.Comm, host: str, config: Config, data_digest: str) -> 
                 "options and packed file on all ranks"
             )
 
-    runtime.together(comm, compare)
+    comm.together(compare)
 
 
 def _shown(key: str, value: Any) -> str:

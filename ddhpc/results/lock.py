@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ddhpc.errors import InputError
-from ddhpc.results.directory import JOBS, file_system
+from ddhpc.results.run_directory import JOBS, file_system
 
 WHOLE = "run.lock"
 """Lock of a whole run; those of subdomains that are trained alone are named by their numbers."""

@@ -10,8 +10,8 @@ import numpy as np
 from ddhpc.config import Config
 from ddhpc.data.hdf5 import attribute, check_self_contained, decoded
 from ddhpc.data.packed import SPLITS
-from ddhpc.decomposition import bounds, windows
-from ddhpc.results.layout import COHERENT, FINAL, FUSIONS, PHASES, SCORED
+from ddhpc.method.decomposition import bounds, windows
+from ddhpc.results.format import COHERENT, FINAL, FUSIONS, PHASES, SCORED
 
 FLOAT, WHOLE, TEXT = "f", "iu", "S"
 BINARY = ("roc_auc", "sensitivity", "specificity")

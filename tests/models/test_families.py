@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from ddhpc.images import channels_last
+from ddhpc.method.windows import channels_last
 from ddhpc.models import FAMILIES, build, parameters
 
 DIMENSIONS = pytest.mark.parametrize("dimensions", [2, 3])

@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from mpi4py import MPI
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from ddhpc.backpropagation import backpropagate
-from ddhpc.decomposition import owned
+from ddhpc.method.decomposition import owned
 from ddhpc.models import build
 from ddhpc.models.dnn import dnn
+from ddhpc.solver.backpropagation import backpropagate
 
 pytestmark = pytest.mark.mpi
 
@@ -43,8 +42,7 @@ def parameters(network):
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
-def test_gradients_losses_and_weights_are_those_of_one_process(label_smoothing):
-    comm = MPI.COMM_WORLD
+def test_gradients_losses_and_weights_are_those_of_one_process(label_smoothing, comm):
     whole, spread = Whole(), Whole()
     counts = [len(owned(SUBDOMAINS, comm.size, rank)) for rank in range(comm.size)]
     mine = owned(SUBDOMAINS, comm.size, comm.rank)

@@ -8,17 +8,18 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from mpi4py import MPI
 from torch import nn
 
-from ddhpc import results, runtime
-from ddhpc.coarse import Solution, mean, vote
+from ddhpc import results
 from ddhpc.data.hdf5 import text
-from ddhpc.decomposition import owned, windows
 from ddhpc.errors import InputError
-from ddhpc.metrics import accuracy
+from ddhpc.method.coarse import mean, vote
+from ddhpc.method.decomposition import owned, windows
+from ddhpc.method.metrics import accuracy
+from ddhpc.method.solutions import CoarseSolution, CoherentSolution
+from ddhpc.method.training import History
 from ddhpc.results import gather as gathering
-from ddhpc.results import write as writing
+from ddhpc.results import writer as writing
 
 pytestmark = pytest.mark.mpi
 
@@ -27,17 +28,12 @@ SAMPLES = {"train": 31, "val": 7, "test": 11}
 
 
 @pytest.fixture
-def comm():
-    return MPI.COMM_WORLD
-
-
-@pytest.fixture
 def directory(comm, tmp_path_factory):
     """One directory for all ranks."""
     path = str(tmp_path_factory.mktemp("run")) if comm.rank == 0 else ""
     from pathlib import Path
 
-    return Path(runtime.broadcast_text(comm, path))
+    return Path(comm.broadcast(path))
 
 
 def layout():
@@ -90,40 +86,43 @@ def write(comm, directory, created=lambda: None):
     if comm.rank == 0:
         results.create(directory, layout())
         created()
-    comm.Barrier()
+    comm.mpi.Barrier()
     values, subdomains = local_values(), GRID[0] * GRID[1]
     mine = owned(subdomains, comm.size, comm.rank)
     slabs = {name: value[mine.start : mine.stop] for name, value in values.items()}
     results.write_local(directory, comm, mine, subdomains, slabs)
-    comm.Barrier()
+    comm.mpi.Barrier()
     if comm.rank == 0:
         local = {split: values[f"{split}/decision"] for split in SAMPLES}
         final = {split: mean(local[split]) for split in SAMPLES}
         network = nn.Sequential(nn.Flatten(), nn.Linear(24, 4))
         nn.init.ones_(network[1].weight)
         network[1].bias.data = torch.arange(4.0)
-        results.finish(
-            directory,
+        ones = [1.0, 1.0, 1.0]
+        outcome = results.Outcome(
             job="this",
             present=np.array([True] * (subdomains - 1) + [False]),
-            solution=Solution(
+            coarse=CoarseSolution(
                 network=network,
-                fusions={
-                    **{"dnn": final, "mean": final, "coherent": final},
-                    "vote": {split: vote(local[split]) for split in SAMPLES},
-                },
-                history={"loss": [3.0, 2.0, 1.0], "accuracy": [0.1, 0.2, 0.3]},
-                coherent_history={"loss": [2.0, 1.5], "accuracy": [0.3, 0.4]},
+                fusions={"dnn": final, "mean": final, "vote": {split: vote(local[split]) for split in SAMPLES}},
+                history=History(loss=[3.0, 2.0, 1.0], accuracy=[0.1, 0.2, 0.3], learning_rate=ones, seconds=ones),
                 absent={fusion: np.array([0.5, 0.4]) for fusion in ("mean", "vote", "dnn")},
             ),
+            coherent=CoherentSolution(
+                decisions=final,
+                history=History(loss=[2.0, 1.5], accuracy=[0.3, 0.4], learning_rate=[0.1, 0.0], seconds=[7.0, 6.0]),
+            ),
             labels=layout().labels,
-            timing={
+            timing=results.Timing(
                 **dict.fromkeys(("startup", "read", "local_max", "local_sum", "write", "gather", "coarse"), 0.1),
-                "total": 1.5,
-            },
-            spent=np.arange(2.0 * len(results.PHASES)).reshape(2, -1),
+                coherent=None,
+                total=1.5,
+                jobs=1,
+            ),
+            rank_seconds=np.arange(2.0 * len(results.PHASES)).reshape(2, -1),
         )
-    comm.Barrier()
+        results.finish(directory, outcome)
+    comm.mpi.Barrier()
     return values
 
 
@@ -136,6 +135,8 @@ def test_what_is_written_is_read(comm, directory):
         assert file["samples/val/id"].asstr()[0] == "val-0"
         assert file["coarse/history/loss"][...].tolist() == [3.0, 2.0, 1.0]
         assert file["coherent/history/loss"][...].tolist() == [2.0, 1.5]
+        assert file["coherent/history/seconds"][...].tolist() == [7.0, 6.0]
+        assert "coherent" not in file["timing"].attrs
         assert file["coherent/val/decision"].shape == (SAMPLES["val"], CLASSES)
         assert file["fusion/coherent/test/confusion"][...].sum() == SAMPLES["test"]
         assert file["timing"].attrs["total"] == 1.5
@@ -158,14 +159,14 @@ def test_parallel_and_serial_writing_give_the_same_file(comm, directory, monkeyp
     serial = directory / "serial"
     if comm.rank == 0:
         serial.mkdir()
-    comm.Barrier()
+    comm.mpi.Barrier()
     write(comm, serial)
     if comm.rank == 0:
         subprocess.run(
             ["h5diff", "-v", directory / "results.h5", serial / "results.h5"], check=True, capture_output=True
         )
         assert (directory / "results.h5").read_bytes() == (serial / "results.h5").read_bytes()
-    comm.Barrier()
+    comm.mpi.Barrier()
 
 
 def test_a_reader_that_holds_the_unfinished_file_open_does_no_harm(comm, directory):
@@ -209,7 +210,7 @@ def test_any_hdf5_tool_reads_it(comm, directory):
             assert dataset.dims[2][0].name == "/classes"
             assert file["local/seconds"].attrs["units"] == "s"
             assert file["local/train"].attrs["signal"] == "accuracy"
-    comm.Barrier()
+    comm.mpi.Barrier()
 
 
 @pytest.mark.parametrize("memory_limit", [None, 0])
@@ -220,7 +221,7 @@ def test_decisions_gathered_in_memory_or_in_a_file_are_those_of_all_ranks(memory
     slabs = {name: value[mine.start : mine.stop] for name, value in values.items()}
     if comm.rank == 0:
         results.create(directory, layout())
-    comm.Barrier()
+    comm.mpi.Barrier()
     results.write_local(directory, comm, mine, subdomains, slabs)
     gathered = results.gather_local(directory, comm, slabs, subdomains, memory_limit)
     for split, samples in SAMPLES.items():
@@ -234,7 +235,7 @@ def test_no_room_for_the_temporary_file_ends_all_ranks(comm, directory, monkeypa
     if comm.rank == 0:
         results.create(directory, layout())
         monkeypatch.setattr(tempfile, "tempdir", str(directory / "nowhere"))
-    comm.Barrier()
+    comm.mpi.Barrier()
     with pytest.raises(InputError, match=r"--coarse.memory_limit: no temporary file in .*nowhere: No such file"):
         results.gather_local(directory, comm, slabs, 6, 1e-9)
 
@@ -256,7 +257,7 @@ def test_damage_is_found(comm, directory):
         os.truncate(path, path.stat().st_size // 2)
         with pytest.raises(InputError, match=r"results.h5: truncated, or not HDF5"):
             results.verify(directory)
-    comm.Barrier()
+    comm.mpi.Barrier()
 
 
 def test_an_unfinished_run_is_told_from_none(comm, directory):
@@ -268,7 +269,7 @@ def test_an_unfinished_run_is_told_from_none(comm, directory):
             results.open_results(directory)
         with pytest.raises(InputError, match="expected a run directory"):
             results.open_results(directory / "nix")
-    comm.Barrier()
+    comm.mpi.Barrier()
 
 
 def test_space_is_reserved_before_training(comm, directory):
@@ -277,4 +278,4 @@ def test_space_is_reserved_before_training(comm, directory):
         stat = (directory / results.PART).stat()
         assert stat.st_size > local_values()["train/decision"].nbytes
         assert stat.st_blocks * 512 >= stat.st_size
-    comm.Barrier()
+    comm.mpi.Barrier()

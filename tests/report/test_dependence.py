@@ -1,8 +1,8 @@
 import numpy as np
 import torch
 
-from ddhpc import coarse
 from ddhpc.config import Coarse
+from ddhpc.method import coarse
 from ddhpc.report.dependence import drops, examples
 
 

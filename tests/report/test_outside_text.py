@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ddhpc.cli import main
-from ddhpc.data import Split, write_packed
+from ddhpc.data.packed import Contents, Split, write_packed
 from ddhpc.results import open_results
 from tests.conftest import mpirun, striped
 
@@ -39,7 +39,15 @@ def run(tmp_path_factory):
         labels = np.resize(np.arange(len(CLASSES)), count)
         splits[split] = Split(labels=labels, ids=[f"[red]{split}/\x1b{n}" for n in range(count)], images=pixels)
     write_packed(
-        cwd / "[x].h5", classes=CLASSES, splits=splits, image_shape=(12, 12), channels=1, dtype="uint8", source="[/x]"
+        cwd / "[x].h5",
+        Contents(
+            classes=CLASSES,
+            splits=splits,
+            image_shape=(12, 12),
+            channels=1,
+            dtype="uint8",
+            source="[/x]",
+        ),
     )
     options = ["--decomposition.grid", 1, 2, "--local.epochs", 1, "--coarse.epochs", 1, "--model.global_width", 4]
     done = mpirun(0, "--data.file", "[x].h5", *options, "--output", "=run[b]", cwd=cwd)
@@ -70,7 +78,7 @@ def test_tables_as_csv_and_latex(run, capsys):
 
 
 def test_latex_shows_every_letter():
-    from ddhpc.report.comparison import _escaped
+    from ddhpc.tables.comparison import _escaped
 
     shown = r"\#\$\%\&\_\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}"
     assert _escaped("#$%&_{}~^\\") == shown
@@ -79,7 +87,7 @@ def test_latex_shows_every_letter():
 
 
 def test_csv_is_read_back():
-    from ddhpc.report.comparison import _as_cell
+    from ddhpc.tables.comparison import _as_cell
 
     cells = ["a,b", 'say "a"', "two\nlines", "=1+1", "@x", "-x", "\tx", "größe 日本", "\x1b[31m", "bad\udcff"]
     out = io.StringIO()

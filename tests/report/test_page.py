@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddhpc import coarse
 from ddhpc.config import Config
 from ddhpc.errors import InputError
-from ddhpc.metrics import scores
-from ddhpc.report.cost import check_baseline, critical_path
+from ddhpc.method import coarse
+from ddhpc.method.metrics import scores
 from ddhpc.report.dependence import drops
-from ddhpc.report.numbers import duration, percent
 from ddhpc.report.page import write_report
+from ddhpc.results.cost import check_baseline, critical_path
+from ddhpc.wording import duration, percent
 from tests.conftest import mpirun, pack_small
 
 pytestmark = pytest.mark.slow  # trains
@@ -211,7 +211,7 @@ def test_other_data_in_its_place_are_not_shown(run, tmp_path):
 
 def test_absent_subdomains_are_told(run, tmp_path):
     """As `coarse.allow_missing` leaves them: zeros and NaN."""
-    from ddhpc.results.read import digest
+    from ddhpc.results.reader import digest
 
     def lose(file):
         for split in ("train", "val", "test"):

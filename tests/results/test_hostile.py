@@ -6,10 +6,10 @@ import pytest
 
 from ddhpc.cli import main
 from ddhpc.errors import InputError
-from ddhpc.report.comparison import row
-from ddhpc.report.run import print_run
 from ddhpc.report.summary import facts, summary
 from ddhpc.results import open_results
+from ddhpc.tables.comparison import row
+from ddhpc.tables.run import print_run
 from tests.conftest import mpirun, pack_small
 
 UNREAD = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "units", "description", "NX_class", "signal", "axes")

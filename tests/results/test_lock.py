@@ -13,7 +13,7 @@ import pytest
 
 from ddhpc.errors import InputError
 from ddhpc.results import counted, earlier_jobs, lock
-from ddhpc.results.directory import JOBS
+from ddhpc.results.run_directory import JOBS
 
 locking = sys.modules["ddhpc.results.lock"]
 HOLD = """

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
-from ddhpc.decomposition import Window, windows
+from ddhpc.method.decomposition import Window, windows
 from ddhpc.report.figures.style import BLUE, GREY, ORANGE, PALE, SHARES, SKY, VERMILLION, ink, new_figure
 
 WRITTEN_CELLS = 100

@@ -1,0 +1,34 @@
+"""`phantom`: write synthetic chest CT."""
+
+from __future__ import annotations
+
+from ddhpc.cli.options import parse, parser
+from ddhpc.cli.output import alone, say
+from ddhpc.cli.sources import imported
+from ddhpc.errors import InputError
+from ddhpc.visible import tell
+
+
+def run(argv: list[str], started: float) -> None:
+    """Write synthetic volumes in the folder layout that `prepare ct` reads."""
+    if argv[:1] != ["ct"]:
+        say("usage: python -m ddhpc phantom ct OUT [--patients 120] [--seed 0]")
+        if argv[:1] not in (["--help"], ["-h"], []):
+            raise InputError(f"phantom {argv[0]}: unknown kind; expected ct")
+        return
+    options = parser("phantom ct", "Write labelled phantoms of chest CT as NIfTI: synthetic, not patients.")
+    options.add_argument("out", metavar="OUT", help="new directory: CT-0, CT-2, CT-3 and labels.csv")
+    options.add_argument("--patients", type=int, default=120, help="volumes to write, half of them healthy")
+    options.add_argument("--seed", type=int, default=0, help="of everything random")
+    given = vars(parse(options, argv[1:]))
+    write_phantoms = imported("ddhpc.phantoms.ct:write_phantoms")
+
+    from ddhpc.tables.preparing import progress_of
+
+    def write() -> None:
+        with progress_of("phantoms") as progress:
+            counts = write_phantoms(**given, progress=progress)
+        tell(f"{given['out']}: {', '.join(f'{count} {label}' for label, count in counts.items())} (synthetic phantoms)")
+        tell(f"pack them: python -m ddhpc prepare ct {given['out']} --output ct.h5 --groups CT-0 CT-2,CT-3")
+
+    alone(write)

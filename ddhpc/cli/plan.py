@@ -1,0 +1,27 @@
+"""`plan`: windows, ranks, networks and memory, without training."""
+
+from __future__ import annotations
+
+from ddhpc.cli.options import add_configuration, configure, parser
+from ddhpc.cli.output import alone, say
+from ddhpc.errors import InputError
+from ddhpc.parallel import launcher
+
+
+def run(argv: list[str], started: float) -> None:
+    """Print geometry, ownership, networks and memory, without training."""
+    options = parser("plan", "Print windows, ranks, networks and memory, without training.")
+    options.add_argument("--ranks", type=int, help="ranks to plan for (default: those started, else one a subdomain)")
+    add_configuration(options)
+    command = configure(argv, options)
+    if command.options.print_config:
+        say(command.config.to_yaml().rstrip())
+        return
+    if command.options.ranks is not None and command.options.ranks < 1:
+        raise InputError(f"--ranks {command.options.ranks}: expected at least 1")
+    ranks = command.options.ranks or (launcher.size() if launcher.size() != 1 else None)
+
+    from ddhpc.method.problem import open_problem
+    from ddhpc.tables.plan import print_plan
+
+    alone(lambda: print_plan(open_problem(command.config), ranks))

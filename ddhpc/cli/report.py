@@ -1,0 +1,28 @@
+"""`report`: write the page of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ddhpc.cli.options import parse, parser
+from ddhpc.cli.output import alone
+from ddhpc.errors import InputError
+from ddhpc.visible import tell
+
+
+def run(argv: list[str], started: float) -> None:
+    """Write one HTML page with the figures of a run."""
+    options = parser("report", "Write one HTML page with the figures of a run, and the figures as PNG and SVG.")
+    options.add_argument("run", metavar="RUN", help="run directory or results file")
+    options.add_argument("--baseline", metavar="RUN", help="run of the global CNN on the same data, to compare with")
+    options.add_argument("--output", metavar="DIR", help="directory of the page (default: report in the run directory)")
+    given = parse(options, argv)
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"report draws with matplotlib ({error}); expected it: pip install 'ddhpc[report]'") from error
+
+    from ddhpc.report.page import write_report
+
+    baseline, output = (Path(path) if path else None for path in (given.baseline, given.output))
+    alone(lambda: tell(str(write_report(Path(given.run), baseline, output))))

@@ -1,0 +1,113 @@
+"""Writing a packed file from streams of images; `packed` has its layout."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from ddhpc import __version__
+from ddhpc.data.hdf5 import check_output, text, utf8, writing
+from ddhpc.data.packed.chunks import choose_chunks
+from ddhpc.data.packed.reader import CHECKSUM, FORMAT, FORMAT_VERSION, SPLITS, Packed, check_labels, describe
+from ddhpc.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """Samples to be packed."""
+
+    labels: np.ndarray
+    """[S] integer."""
+    ids: Sequence[str]
+    """[S]."""
+    images: Iterable[np.ndarray]
+    """Yields S arrays [C, *spatial] in order, once."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Contents:
+    """What a packed file is to hold."""
+
+    classes: Sequence[str]
+    splits: Mapping[str, Split]
+    """train, val and test."""
+    image_shape: tuple[int, ...]
+    channels: int
+    dtype: np.dtype | str
+    source: str
+    """Where the images come from, and what was done to them."""
+    skipped: Sequence[str] = ()
+    """What was left out, and why, a line each."""
+
+
+def write_packed(path: Path | str, contents: Contents, *, overwrite: bool = False) -> Packed:
+    """Writes a packed file from streams of images, holding one row of chunks at a time, and describes it.
+
+    The file is checked as by `open_packed` and takes its name only when it is whole. Raises InputError where
+    it is not consistent, the output exists or cannot be written, or an image has another shape or dtype than
+    announced or is not finite.
+    """
+    path, dtype, splits = Path(path), np.dtype(contents.dtype), contents.splits
+    check_output(path, overwrite=overwrite)
+    labels = {name: np.asarray(splits[name].labels, np.int64) for name in SPLITS}
+    check_labels(path, contents.classes, labels)
+    with writing(path) as file:
+        file.attrs["format"] = FORMAT
+        file.attrs["format_version"] = FORMAT_VERSION
+        file.attrs["created"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        file.attrs["ddhpc_version"] = __version__
+        file.attrs["source"] = utf8(contents.source)
+        file["classes"] = text(contents.classes)
+        file["skipped"] = text(contents.skipped)
+        for name in SPLITS:
+            group = file.create_group(name)
+            group.create_dataset("label", data=labels[name], compression="gzip", shuffle=True, fletcher32=True)
+            group.create_dataset("id", data=text(splits[name].ids), compression="gzip", fletcher32=True)
+            mean, std = _write_images(group, splits[name], (contents.channels, *contents.image_shape), dtype)
+            if name == "train":
+                file["statistics/mean"], file["statistics/std"] = mean, std
+        file.flush()
+        file.attrs["complete"] = True
+        return describe(file, path)
+
+
+def _write_images(
+    group: h5py.Group, split: Split, shape: tuple[int, ...], dtype: np.dtype
+) -> tuple[np.ndarray, np.ndarray]:
+    """Streams images into `image` of the group and gives their mean and standard deviation [C] float64.
+
+    The moments of single images are merged: Chan, Golub, LeVeque, "Algorithms for computing the sample
+    variance", The American Statistician 37 (1983), equation 2.1.
+    """
+    count = len(split.ids)
+    samples, *rest = choose_chunks(shape[1:], shape[0], dtype.itemsize)
+    samples = min(samples, count)
+    filters = {"compression": "gzip", "shuffle": dtype.itemsize > 1, "fletcher32": True}
+    stored = group.create_dataset("image", (count, *shape), dtype, chunks=(samples, *rest), **filters)
+    row = np.empty((samples, *shape), dtype)
+    mean, squares = np.zeros(shape[0]), np.zeros(shape[0])
+    checksum = hashlib.sha256()
+    for i, (name, image) in enumerate(zip(split.ids, split.images, strict=True)):
+        if image.shape != shape or image.dtype != dtype:
+            raise InputError(f"image {name!r} is {image.dtype} {image.shape}; expected {dtype} {shape}")
+        if dtype.kind == "f" and not np.isfinite(image).all():
+            raise InputError(f"image {name!r} holds NaN or infinity; expected finite values")
+        row[i % samples] = image
+        checksum.update(image.astype(dtype.newbyteorder("<")).tobytes())
+        pixels = image.reshape(shape[0], -1)
+        own = pixels.mean(axis=1, dtype=np.float64)
+        delta = own - mean
+        squares += np.square(pixels - own[:, None]).sum(axis=1) + delta**2 * (pixels.shape[1] * i / (i + 1))
+        mean += delta / (i + 1)
+        if (i + 1) % samples == 0 or i + 1 == count:
+            start = i - i % samples
+            stored[start : i + 1] = row[: i + 1 - start]
+    stored.attrs[CHECKSUM] = checksum.hexdigest()
+    return mean, np.sqrt(squares / (count * math.prod(shape[1:])))

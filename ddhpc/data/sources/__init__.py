@@ -1,0 +1,1 @@
+"""The kinds of raw data that `prepare` packs."""

@@ -1,0 +1,113 @@
+"""Image files to arrays: decoding, common mode, resizing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+# Large images are what the program is for; Pillow's limit of 179 megapixels protects web servers.
+Image.MAX_IMAGE_PIXELS = None
+
+Mode = Literal["grey", "16-bit grey", "colour"]
+"""uint8 with one channel, uint16 with one channel, uint8 with three channels."""
+Resize = Literal["crop", "stretch"]
+
+DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+GREY = ("1", "L", "LA", "La", *DEEP)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFacts:
+    """What an image file turns out to be."""
+
+    mode: str
+    """Pillow's."""
+    size: tuple[int, int]
+    """(height, width) as stored."""
+    largest: int
+    """Largest value of a pixel where the mode is one of DEEP, else 0."""
+
+
+def endings() -> tuple[str, ...]:
+    """Endings of the file names that Pillow can read, lower case with the dot."""
+    return tuple(ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+
+
+def examine(path: Path) -> ImageFacts:
+    """Decodes a whole file; raises whatever the decoder raises where it is damaged or not an image."""
+    with Image.open(path) as image:
+        mode, size = image.mode, image.size[::-1]
+        largest = int(np.asarray(image).max()) if mode in DEEP else 0
+        image.draft(None, (1, 1))  # JPEG: reads everything, but computes an eighth of the pixels
+        _convert(ImageOps.exif_transpose(image), "grey", white(largest))
+    return ImageFacts(mode=mode, size=size, largest=largest)
+
+
+def white(largest: int) -> int:
+    """The value of white in deep images of a set whose largest is this: 255, 511, 1023, ... as their bits allow.
+
+    Scanners of 10, 12 or 14 bits write files of 16, whose header does not tell; the values do.
+    """
+    return (1 << max(8, largest.bit_length())) - 1
+
+
+def common_mode(modes: Collection[str]) -> Mode:
+    """The mode that holds images of all these modes of Pillow: colour if any is, else the deepest grey."""
+    if not set(modes) <= set(GREY):
+        return "colour"
+    return "16-bit grey" if set(modes) & set(DEEP) else "grey"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What all images of a set become."""
+
+    mode: Mode
+    white: int
+    """Value of white in images of DEEP modes."""
+    size: tuple[int, int]
+    """(height, width)."""
+    resize: Resize
+
+
+def decoded(path: Path, target: Target) -> np.ndarray:
+    """The image [C, height, width] of the mode's dtype, resized with antialiasing (Lanczos).
+
+    "crop" scales the image to cover it and cuts out the centre; "stretch" ignores
+    the aspect.
+    """
+    with Image.open(path) as stored:
+        image = _convert(ImageOps.exif_transpose(stored), target.mode, target.white)
+    if target.resize == "crop":
+        image = ImageOps.fit(image, target.size[::-1], Image.Resampling.LANCZOS)
+    else:
+        image = image.resize(target.size[::-1], Image.Resampling.LANCZOS)
+    array = np.asarray(image)
+    if target.mode == "16-bit grey":
+        array = np.rint(array).clip(0, target.white).astype(np.uint16)
+    return array.transpose(2, 0, 1) if target.mode == "colour" else array[None]
+
+
+def _convert(image: Image.Image, mode: Mode, white: int) -> Image.Image:
+    """To L, RGB or, for 16-bit grey, F in 0..white; transparency is laid on white."""
+    if image.mode == "F":
+        raise ValueError("float pixels, which have no fixed range")
+    if image.mode in DEEP:
+        deep = np.asarray(image)
+        if deep.min() < 0 or deep.max() > 65535:
+            raise ValueError(f"pixels from {deep.min()} to {deep.max()}, expected at most 16 bits")
+        if mode == "16-bit grey":
+            return Image.fromarray(deep.astype(np.float32))
+        image = Image.fromarray(np.rint(deep * (255 / white)).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if mode == "colour":
+        return image.convert("RGB")
+    grey = image.convert("L")
+    return grey if mode == "grey" else Image.fromarray(np.asarray(grey) * np.float32(white / 255))

@@ -1,0 +1,87 @@
+"""Reading of NIfTI volumes."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import logging
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.imageglobals import logger
+
+from ddhpc.data.sources.resampling import Volume, oriented
+
+ENDINGS = (".nii", ".nii.gz")
+GZIP_MAGIC = b"\x1f\x8b"
+HEADER_SIZES = {348: nibabel.Nifti1Image, 540: nibabel.Nifti2Image}
+MILLIMETRES = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
+NO_UNIT = "no unit of length in the header, taken as mm"
+NO_ORIENTATION = "no orientation in the header, taken as LAS"
+
+logger.setLevel(logging.CRITICAL)  # of headers that it mends; they are judged here
+
+
+def read_nifti(path: Path) -> Volume:
+    """The volume of a file in NIfTI-1 or 2, with the scale of its header applied; trailing axes of length 1 go.
+
+    A compressed file is read to its end, where its checksum is. Spacing in metres or micrometres becomes mm.
+
+    Raises ValueError for what is not one grey volume, and whatever nibabel raises for a damaged file.
+    """
+    image, header = _load(path)
+    kind = image.get_data_dtype()
+    if kind.names or kind.kind == "c":
+        raise ValueError(f"{'RGB' if kind.names else 'complex'} voxels, expected one number each")
+    shape = image.shape
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3:
+        raise ValueError(f"{len(shape)}D of shape {'x'.join(map(str, shape))}, expected one 3D volume")
+    spacing = header["pixdim"][1:4]
+    if not (np.isfinite(spacing) & (spacing != 0)).all():
+        raise ValueError(f"voxel spacing {' x '.join(f'{size:g}' for size in spacing)} mm, expected positive numbers")
+    affine, remarks = _in_millimetres(image)
+    stored = image.dataobj
+    scaled = (stored.slope, stored.inter) != (1, 0)
+    voxels = np.asarray(stored, np.float32) if scaled else np.asanyarray(stored)
+    return replace(oriented(voxels.reshape(shape), affine), remarks=remarks)
+
+
+def _load(path: Path) -> tuple[Any, Any]:
+    """The image, its voxels not yet read, and its header as it stands in the file."""
+    data = path.read_bytes()
+    if not data:
+        raise ValueError("empty file")
+    if data.startswith(GZIP_MAGIC):
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(f"damaged gzip stream: {error}") from error
+    sizes = {int.from_bytes(data[:4], order) for order in ("little", "big")}
+    kind = next((HEADER_SIZES[size] for size in HEADER_SIZES if size in sizes), None)
+    if kind is None:
+        raise ValueError("not a NIfTI file")
+    try:
+        image = kind.from_bytes(data)
+    except ImageFileError as error:
+        raise ValueError("not a NIfTI file") from error
+    # nibabel makes 1 mm of a spacing of zero
+    return image, kind.header_class.from_fileobj(io.BytesIO(data), check=False)
+
+
+def _in_millimetres(image: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The affine of an image to RAS+ mm, and what of it was converted or assumed."""
+    unit, _ = image.header.get_xyzt_units()
+    if unit not in MILLIMETRES:
+        raise ValueError(f"unit of length {unit}, expected mm, metres or micrometres")
+    affine = image.affine.copy()
+    affine[:3] *= MILLIMETRES[unit]
+    remarks = {"meter": ("metres converted to mm",), "micron": ("micrometres converted to mm",), "unknown": (NO_UNIT,)}
+    placed = image.header["qform_code"] > 0 or image.header["sform_code"] > 0
+    return affine, (*remarks.get(unit, ()), *(() if placed else (NO_ORIENTATION,)))

@@ -1,0 +1,229 @@
+"""Source of packed files: labelled volumes, NIfTI files or DICOM series.
+
+Packed arrays are [C, x, y, z] with one channel; x runs from the patient's left to right, y from posterior to
+anterior, z from inferior to superior. Each volume is decoded once, and waits beside the output until all are; one is
+in memory at a time, beside the row of chunks that the writer fills.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ddhpc.data.packed.writer import Contents, write_packed
+from ddhpc.data.sources.decode_cache import DecodeCache, Findings, Record, open_cache
+from ddhpc.data.sources.nifti import NO_ORIENTATION
+from ddhpc.data.sources.resampling import IntensityRange, Shape, Spacing, grid
+from ddhpc.data.sources.source import Packing, Prepared, SourceOptions, as_splits, option
+from ddhpc.data.sources.splits import (
+    PATIENTS_HELP,
+    Divided,
+    check_patients,
+    contradictions,
+    counted,
+    divide,
+    drawn_notes,
+    drop_copies,
+    patients_note,
+    patients_of,
+)
+from ddhpc.data.sources.volume import Geometry, VolumeFacts, as_stored, by, conversions, prepare_volume, stored_as
+from ddhpc.data.sources.volume_listing import Listing, Sample, grouped, list_volumes
+from ddhpc.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeOptions(SourceOptions):
+    """How volumes are packed."""
+
+    shape: Shape | None = option("voxels of a packed volume", default=None, metavar="X Y Z")
+    spacing: Spacing | None = option("resample to, in mm", default=None, metavar="X Y Z")
+    window: IntensityRange | None = option("clip to, e.g. -1000 400 for CT", default=None, metavar="LOW HIGH")
+    groups: list[str] = option(
+        "each group of classes becomes one class; classes in no group are left out", default=(), metavar="A B,C"
+    )
+    patients: str | None = option(PATIENTS_HELP, default=None, metavar="PATTERN")
+    allow_shared_patients: bool = option("let a patient be in several splits", default=False)
+
+    @property
+    def geometry(self) -> Geometry:
+        """InputError, naming the option, where it is none."""
+        return Geometry(shape=self.shape, spacing=self.spacing, window=self.window)
+
+
+def prepare_volumes(source: Path, options: VolumeOptions, packing: Packing) -> Prepared | None:
+    """Packs labelled volumes of class folders or a CSV table (`list_volumes`), each resampled (`resampled`).
+
+    `shape` is in voxels, `spacing` in mm, both along x, y, z; `window` in the units of the volumes. Each of
+    `groups`, class names joined by commas, becomes one class, and classes in no group are left out; without
+    groups classes are in order of name. A split without volumes is drawn from the training volumes by its
+    fraction, by class, all volumes of a patient together: that of the table's column, else the one that the regular
+    expression `patients` finds in the path, else the PatientID of DICOM files unless all have the same. Volumes that
+    cannot be used, and those of the same content under two labels, end the run with "stop"; with "skip" they are left
+    out and named in the result and in the file. Copies of volumes of an earlier split are always left out. Progress
+    counts every volume twice: decoded, then packed. The `workers` share the decoding; ranks above 0 get None.
+
+    Raises InputError for bad options, an output that exists, a source that cannot be listed, a class without
+    training volumes, a patient in two splits unless allowed, and volumes that end up in different shapes.
+    """
+    geometry = options.geometry
+    options.check()
+    packing.check()
+    listing = _list(source, options)
+    store = open_cache(packing.output, packing.workers, listing.samples, **vars(geometry))
+    records = _decode(source, listing, options, packing, store)
+    usable = _usable(source, listing, options, records)
+    samples, facts = usable.samples, usable.facts
+    ids, labels = [sample.id for sample in samples], _labels(listing, samples)
+    divided, missing = _divide(listing, samples, options)
+    divided, copies = drop_copies(divided, ids, [fact.checksum for fact in facts])
+    if not options.allow_shared_patients:
+        check_patients(divided, ids, [sample.patient for sample in samples])
+
+    shape = options.shape or _common_shape(source, dict(zip(ids, facts, strict=True)), options.spacing)
+    dtype = stored_as(facts, options.window)
+    left_out = {
+        "not a volume": listing.skipped,
+        "unusable": usable.bad,
+        "same content under two labels": usable.twofold,
+        "copy of a volume of an earlier split": copies,
+    }
+    notes = conversions(facts, dtype, shape, geometry)
+    notes += [f"class {name} is in no group: {n} volumes" for name, n in sorted(listing.ungrouped.items())]
+    notes += drawn_notes(missing, options.seed)
+    notes.append(patients_note(divided, [sample.patient for sample in samples], "volume"))
+    notes += [f"{len(names):,} left out: {reason}" for reason, names in left_out.items() if names]
+    skipped = dict(sorted((name, reason) for names in left_out.values() for name, reason in names.items()))
+    count, order = len(listing.samples), [records[ids[i]] for members in divided.values() for i in members]
+    stored = (as_stored(record.pixels(), dtype) for record in order)
+    contents = Contents(
+        classes=listing.classes,
+        splits=as_splits(divided, labels, ids, counted(stored, packing.progress, count, count + len(order))),
+        image_shape=shape,
+        channels=1,
+        dtype=dtype,
+        source=f"volumes of {source.absolute().name}: {'; '.join(notes)}",
+        skipped=[f"{path}: {reason}" for path, reason in skipped.items()],
+    )
+
+    def write() -> Prepared:
+        packed = write_packed(packing.output, contents, overwrite=packing.overwrite)
+        return Prepared(packed=packed, notes=tuple(notes), skipped=skipped)
+
+    return store.finish(write)
+
+
+def _list(source: Path, options: VolumeOptions) -> Listing:
+    """The volumes of a source, by group and patient; InputError where there are too few, before any is read."""
+    listing = grouped(list_volumes(source), options.groups)
+    if options.patients is not None:
+        found = patients_of([sample.id for sample in listing.samples], options.patients)
+        samples = [replace(s, patient=s.patient or patient) for s, patient in zip(listing.samples, found, strict=True)]
+        listing = replace(listing, samples=tuple(samples))
+    _check_classes(source, listing, listing.samples, {})
+    _divide(listing, listing.samples, options)
+    options.stop_at(source, listing.bad)
+    return listing
+
+
+def _decode(
+    source: Path, listing: Listing, options: VolumeOptions, packing: Packing, store: DecodeCache
+) -> dict[str, Record]:
+    """What was decoded of each volume, by id; shared among the workers."""
+    geometry, count = options.geometry, len(listing.samples)
+
+    def decode(sample: Sample) -> tuple[Findings, np.ndarray | None]:
+        found = prepare_volume(sample.path, geometry)
+        if isinstance(found, str):
+            options.stop_at(source, {sample.id: found})
+            return {"bad": found}, None
+        facts, voxels = found
+        return asdict(facts), voxels
+
+    records = store.each("volumes", listing.samples, decode, lambda done: packing.progress(done, 2 * count))
+    return {sample.id: record for sample, record in zip(listing.samples, records, strict=True)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Usable:
+    """The volumes that can be packed, and the others with the reasons."""
+
+    samples: list[Sample]
+    facts: list[VolumeFacts]
+    """Of each of the samples."""
+    bad: Mapping[str, str]
+    twofold: Mapping[str, str]
+    """Those of the same content under two labels."""
+
+
+def _usable(source: Path, listing: Listing, options: VolumeOptions, records: Mapping[str, Record]) -> _Usable:
+    bad = dict(listing.bad) | {name: record.facts["bad"] for name, record in records.items() if "bad" in record.facts}
+    options.stop_at(source, bad)
+    facts = {name: VolumeFacts(**record.facts) for name, record in records.items() if name not in bad}
+    samples = [sample for sample in listing.samples if sample.id in facts]
+    twofold = contradictions(
+        [s.id for s in samples], _labels(listing, samples).tolist(), [facts[s.id].checksum for s in samples]
+    )
+    options.stop_at(source, twofold)
+    samples = _with_patients([sample for sample in samples if sample.id not in twofold], facts)
+    _check_classes(source, listing, samples, bad | twofold)
+    used = [facts[sample.id] for sample in samples]
+    _check_orientations(source, samples, used)
+    return _Usable(samples=samples, facts=used, bad=bad, twofold=twofold)
+
+
+def _labels(listing: Listing, samples: Sequence[Sample]) -> np.ndarray:
+    """Class indices [S] int64."""
+    return np.array([listing.classes.index(sample.label) for sample in samples], np.int64)
+
+
+def _divide(listing: Listing, samples: Sequence[Sample], options: SourceOptions) -> tuple[Divided, dict[str, float]]:
+    """The samples by split, and the fractions of the splits that had to be drawn."""
+    missing = {name: part for name, part in options.fractions.items() if all(s.split != name for s in samples)}
+    owners = [f"patient {sample.patient}" if sample.patient else f"volume {sample.id}" for sample in samples]
+    given = [sample.split for sample in samples]
+    return divide(given, _labels(listing, samples), owners, missing, options.seed, listing.classes), missing
+
+
+def _with_patients(samples: Sequence[Sample], facts: Mapping[str, VolumeFacts]) -> list[Sample]:
+    """The samples with the patients that the files name, where nothing else does and not all name the same one."""
+    named = {facts[sample.id].patient for sample in samples}
+    if len(named) < 2:
+        return list(samples)
+    return [sample if sample.patient else replace(sample, patient=facts[sample.id].patient) for sample in samples]
+
+
+def _check_orientations(source: Path, samples: Sequence[Sample], facts: Sequence[VolumeFacts]) -> None:
+    """InputError where some volumes tell their orientation and others do not: these may be mirrored."""
+    without = [NO_ORIENTATION in fact.remarks for fact in facts]
+    if any(without) and not all(without):
+        first, other = samples[without.index(True)].id, samples[without.index(False)].id
+        raise InputError(
+            f"{source}: {sum(without)} of {len(samples)} volumes tell no orientation ({first}), others do ({other}); "
+            "expected it of all or of none: set their sform or qform, or leave them out"
+        )
+
+
+def _check_classes(source: Path, listing: Listing, samples: Sequence[Sample], bad: Mapping[str, str]) -> None:
+    trained = {sample.label for sample in samples if sample.split in ("", "train")}
+    for name in listing.classes:
+        if name not in trained:
+            of_class = (sample.id for sample in listing.samples if sample.label == name and sample.id in bad)
+            lost = next((f"; {path}: {bad[path]}" for path in of_class), "")
+            raise InputError(f"{source}: class {name!r} has no training volumes; expected at least one{lost}")
+
+
+def _common_shape(source: Path, facts: Mapping[str, VolumeFacts], spacing: Spacing | None) -> Shape:
+    shapes: dict[Shape, str] = {}
+    for name, fact in facts.items():
+        shapes.setdefault(grid(fact.shape, fact.spacing, spacing) if spacing else fact.shape, name)
+    (one, first), *others = shapes.items()
+    for other, second in others:
+        raise InputError(
+            f"{source}: volumes of {len(shapes)} shapes{' at --spacing' if spacing else ''}, {by(one)} ({first}) and "
+            f"{by(other)} ({second}); expected one, --shape X Y Z brings them to it"
+        )
+    return one

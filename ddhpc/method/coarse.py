@@ -1,0 +1,217 @@
+"""The coarse problem: from the N local decisions of an image to its final decision, by three fusions. No MPI."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from math import ceil
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ddhpc.config import Coarse
+from ddhpc.method.metrics import accuracy
+from ddhpc.method.optimizers import AdamW
+from ddhpc.method.solutions import CoarseSolution
+from ddhpc.method.training import History
+from ddhpc.models.dnn import dnn
+
+LEAST_EPOCHS, LEAST_STEPS = 30, 1000
+"""Of the coarse DNN where its epochs are not given. Its steps must not fall with the images: 60 left it below mean."""
+ABSENT_DRAWS = 20
+BLOCK = 512
+"""Samples that are fused at once, so that N x K numbers of each fit into memory where not all samples' do."""
+
+Decisions = Mapping[str, np.ndarray]
+"""By split: local decisions [N, S, K] or final decisions [S, K], float32 probabilities."""
+
+Fusion = Callable[[np.ndarray], np.ndarray]
+"""From local decisions [N, S, K] to final ones [S, K]."""
+
+
+def solve(
+    local: Decisions,
+    labels: Mapping[str, np.ndarray],
+    config: Coarse,
+    device: str,
+    learned: np.ndarray | None = None,
+) -> CoarseSolution:
+    """Solve the coarse problem and the other fusions.
+
+    The decision of a single subdomain, the global CNN, is the final one; there is no coarse problem and no history.
+
+    Args:
+        local: by split, [N, S, K] float32; all zeros where a subdomain is absent.
+        labels: by split, [S] int64.
+        config: section `coarse`.
+        device: torch device.
+        learned: [n] int64, the training images that the coarse DNN is trained on; all without it.
+    """
+    if len(local["train"]) == 1:
+        only = {split: decisions[0] for split, decisions in local.items()}
+        absent = np.full(config.allow_missing + 1, np.nan)
+        absent[0] = accuracy(only["test"], labels["test"])
+        return CoarseSolution(
+            network=None,
+            fusions=dict.fromkeys(("mean", "vote", "dnn"), only),
+            history=History(),
+            absent=dict.fromkeys(("mean", "vote", "dnn"), absent),
+        )
+    network, history = train_dnn(local["train"], labels["train"], config, device, learned)
+    fuse: dict[str, Fusion] = {"mean": mean, "vote": vote, "dnn": partial(decide, network)}
+    fusions = {
+        name: {split: by_blocks(fusion, decisions) for split, decisions in local.items()}
+        for name, fusion in fuse.items()
+    }
+    return CoarseSolution(
+        network=network,
+        fusions=fusions,
+        history=history,
+        absent={
+            name: accuracy_without(fusion, local["test"], labels["test"], config.allow_missing)
+            for name, fusion in fuse.items()
+        },
+    )
+
+
+def present(local: np.ndarray) -> np.ndarray:
+    """Which of the subdomains of [N, S, K] have decisions: [N] bool."""
+    return np.asarray(local.any(axis=(1, 2)))
+
+
+def by_blocks(fusion: Fusion, local: np.ndarray) -> np.ndarray:
+    """The final decisions [S, K] of a fusion for local decisions [N, S, K] that may be mapped from a file."""
+    starts = range(0, local.shape[1], BLOCK)
+    return np.concatenate([fusion(np.ascontiguousarray(local[:, start : start + BLOCK])) for start in starts])
+
+
+def mean(local: np.ndarray) -> np.ndarray:
+    """Average probability of the local decisions [N, S, K]: final decisions [S, K]."""
+    return np.asarray(local[present(local)].mean(axis=0, dtype=np.float64), np.float32)
+
+
+def vote(local: np.ndarray) -> np.ndarray:
+    """Majority vote of the local decisions [N, S, K]: final decisions [S, K], the share of the votes.
+
+    A tie is decided by the average probability, which weighs less than one vote.
+    """
+    voters = local[present(local)]
+    votes = np.eye(local.shape[2], dtype=np.float32)[voters.argmax(axis=2)].sum(axis=0)
+    return np.asarray((votes + mean(local) / 2) / (len(voters) + 0.5))
+
+
+def decide(network: nn.Module, local: np.ndarray) -> np.ndarray:
+    """The coarse DNN's final decisions [S, K] float32 for local decisions [N, S, K]."""
+    device = next(network.parameters()).device
+    network.eval()
+    with torch.inference_mode():
+        return np.asarray(network(inputs(local).to(device)).softmax(1).cpu().numpy())
+
+
+def accuracy_without(fusion: Fusion, local: np.ndarray, labels: np.ndarray, allow_missing: int) -> np.ndarray:
+    """Accuracy of a fusion without 0 to `allow_missing` subdomains: [allow_missing + 1], see `CoarseSolution`."""
+    draw = np.random.default_rng(0)
+    there = np.flatnonzero(present(local))
+    found = np.full(allow_missing + 1, np.nan)
+    for count in range(min(allow_missing + 1, len(there))):
+        tried = []
+        for _ in range(ABSENT_DRAWS if count else 1):
+            left = np.ones((len(local), 1, 1), local.dtype)
+            left[draw.choice(there, count, replace=False)] = 0
+            tried.append(accuracy(by_blocks(partial(_without, fusion, left), local), labels))
+        found[count] = np.mean(tried)
+    return found
+
+
+def _without(fusion: Fusion, left: np.ndarray, local: np.ndarray) -> np.ndarray:
+    """A fusion of the local decisions [N, S, K] of the subdomains that are left, [N, 1, 1] ones and zeros."""
+    return fusion(local * left)
+
+
+def subdomain_dropout(inputs: Tensor, subdomains: int, allow_missing: int) -> Tensor:
+    """Rows of local decisions [B, N * K], in each of which 0 to `allow_missing` random subdomains are zeroed."""
+    order = torch.rand(len(inputs), subdomains, device=inputs.device).argsort(1).argsort(1)
+    count = torch.randint(0, allow_missing + 1, (len(inputs), 1), device=inputs.device)
+    kept = (order >= count).to(inputs.dtype)
+    return (inputs.view(len(inputs), subdomains, -1) * kept[:, :, None]).flatten(1)
+
+
+def epochs(config: Coarse, images: int) -> int:
+    """Passes of the coarse DNN over the local decisions of so many training images."""
+    if config.epochs != "auto":
+        return config.epochs
+    return max(LEAST_EPOCHS, ceil(LEAST_STEPS / ceil(images / config.batch_size)))
+
+
+def train_dnn(
+    local: np.ndarray, labels: np.ndarray, config: Coarse, device: str, learned: np.ndarray | None = None
+) -> tuple[nn.Module, History]:
+    """Train the coarse DNN on the local decisions for the training split, which stay where they are.
+
+    Args:
+        local: [N, S, K] float32.
+        labels: [S] int64.
+        config: section `coarse`.
+        device: torch device.
+        learned: see `solve`.
+
+    Returns:
+        The network from [B, N * K] to [B, K] logits, and what the training did.
+    """
+    rows, target = inputs(local), torch.from_numpy(labels)
+    images = torch.arange(len(target)) if learned is None else torch.from_numpy(learned)
+    subdomains, _, classes = local.shape
+    network = dnn(subdomains, classes, config.hidden, config.dropout).to(device)
+    optimizer = AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    batches = ceil(len(images) / config.batch_size)
+    passes = epochs(config, len(images))
+    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, passes * batches)
+    history = History()
+    for _ in range(passes):
+        started = time.perf_counter()
+        total_loss, right = torch.zeros((), device=device), torch.zeros((), device=device)
+        for batch in images[torch.randperm(len(images))].split(config.batch_size):
+            seen, wanted = rows[batch].to(device), target[batch].to(device)
+            if config.allow_missing:
+                seen = subdomain_dropout(seen, subdomains, config.allow_missing)
+            logits = network(seen)
+            loss = cross_entropy(logits, wanted)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            used = float(rate.get_last_lr()[0])
+            rate.step()
+            total_loss += loss.detach() * len(batch)
+            right += (logits.argmax(1) == wanted).sum()
+        history.append(
+            loss=total_loss.item() / len(images),
+            accuracy=right.item() / len(images),
+            learning_rate=used,
+            seconds=time.perf_counter() - started,
+        )
+    return network, history
+
+
+def weight_shapes(subdomains: int, classes: int, config: Coarse) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weights of the coarse DNN, by name; none where a single subdomain decides alone."""
+    if subdomains == 1:
+        return {}
+    with torch.device("meta"):
+        network = dnn(subdomains, classes, config.hidden, config.dropout)
+    return {name: tuple(values.shape) for name, values in network.state_dict().items()}
+
+
+def restored(weights: Mapping[str, np.ndarray], subdomains: int, classes: int, config: Coarse) -> nn.Module:
+    """The coarse DNN with the weights that the results file holds."""
+    network = dnn(subdomains, classes, config.hidden, config.dropout)
+    network.load_state_dict({name: torch.from_numpy(values) for name, values in weights.items()})
+    return network
+
+
+def inputs(decisions: np.ndarray) -> Tensor:
+    """[N, S, K] as the rows [S, N * K] that the coarse DNN takes; no copy of decisions that are mapped from a file."""
+    subdomains, samples, classes = decisions.shape
+    return torch.from_numpy(decisions).permute(1, 0, 2).reshape(samples, subdomains * classes)

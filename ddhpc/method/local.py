@@ -1,0 +1,201 @@
+"""The local problem: train the CNN of one subdomain on its window of every image, and give its decisions. No MPI."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ddhpc.config import Local
+from ddhpc.method.augmentation import augment_geometry, augment_intensity
+from ddhpc.method.decomposition import extent
+from ddhpc.method.team import ALONE, Team
+from ddhpc.method.training import History, State, autocast, schedule, sgd
+from ddhpc.method.windows import Images
+
+DECISION_BATCH = 512
+DECISION_PIXELS = 2**20
+"""Pixels of a batch of decisions, so that the layers' outputs for volumes do not need more memory than training."""
+
+Step = Callable[[float, float, Callable[[], State]], None]
+"""Called after each step with the share of steps done, the accuracy of the last epoch (NaN in the first), and a
+function that gives all that the next step depends on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalProblem:
+    """What a local CNN is trained on, and how."""
+
+    images: Images
+    """The windows of the training split."""
+    labels: np.ndarray
+    """[S] int64."""
+    config: Local
+    fitted: np.ndarray | None = None
+    """[n] int64, the images that the CNN is fitted to; all without it."""
+    team: Team = ALONE
+    """The ranks that train together, on the same problem, each on its rows of every batch."""
+
+    @property
+    def members(self) -> Tensor:
+        """[n] int64, the images that the CNN is fitted to."""
+        return torch.from_numpy(np.arange(len(self.labels)) if self.fitted is None else self.fitted)
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a step."""
+        return min(self.config.batch_size, len(self.members))
+
+    @property
+    def batches(self) -> int:
+        """Steps of an epoch; what is left of the images waits for another order."""
+        return len(self.members) // self.batch_size
+
+
+class LocalTraining:
+    """A local CNN in training: all that its next step depends on."""
+
+    def __init__(self, cnn: nn.Module, problem: LocalProblem) -> None:
+        self.problem, self.cnn, self.device = problem, cnn, problem.images.mean.device
+        self.model = problem.team.parallel(cnn)
+        self.optimizer = sgd(cnn, problem.config)
+        self.rate = schedule(self.optimizer, problem.config, problem.config.epochs * problem.batches)
+        self.history = History()
+        nothing = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.order: Tensor = nothing
+        """[n] int64, the images in the order of this epoch."""
+        self.loss: Tensor = nothing
+        """Sum over the steps of this epoch, of this rank's rows; the mean over the team is that of whole batches."""
+        self.right: Tensor = nothing
+        """Images of this rank's rows that were classified rightly in this epoch, int64."""
+        self.step = 0
+        """Steps done in this epoch."""
+        self.seconds = 0.0
+        """That this epoch took so far."""
+        self.learning_rate = 0.0
+        """Of the last step."""
+
+    def state(self) -> State:
+        """All of it, and the random numbers of this process, as `checkpoint.save` takes it; collective in a team."""
+        team = self.problem.team
+        return {
+            **{name: getattr(self, name).state_dict() for name in ("cnn", "optimizer", "rate")},
+            **{name: getattr(self, name) for name in ("order", "step", "seconds", "learning_rate")},
+            **{name: team.gathered(getattr(self, name)) for name in ("loss", "right")},
+            "history": self.history.state(),
+            "random": torch.get_rng_state(),
+            "random_gpu": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on as if the training that gave this state had never stopped."""
+        for name in ("cnn", "optimizer", "rate"):
+            getattr(self, name).load_state_dict(state[name])
+        self.order = state["order"].to(self.device)
+        for name in ("loss", "right"):
+            setattr(self, name, self.problem.team.own(state[name].to(self.device)))
+        for name in ("step", "seconds", "learning_rate"):
+            setattr(self, name, state[name])
+        self.history = History(**state["history"])
+        torch.set_rng_state(state["random"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random_gpu"], self.device)
+
+    def start_epoch(self) -> None:
+        """Draw the order of the images."""
+        members = self.problem.members
+        self.order = members[torch.randperm(len(members))].to(self.device)
+        self.loss = torch.zeros((), device=self.device)
+        self.right = torch.zeros((), dtype=torch.int64, device=self.device)
+
+    def end_epoch(self) -> None:
+        """Note the epoch in the history; InputError if its loss is not finite."""
+        team, batches = self.problem.team, self.problem.batches
+        self.history.append(
+            loss=team.total(self.loss).item() / team.size / batches,
+            accuracy=team.total(self.right).item() / (batches * self.problem.batch_size),
+            learning_rate=self.learning_rate,
+            seconds=self.seconds,
+        )
+        self.step, self.seconds = 0, 0.0
+        self.history.check_finite("local.learning_rate", self.problem.config.learning_rate)
+
+
+def train_local(cnn: nn.Module, problem: LocalProblem, on_step: Step, saved: State | None = None) -> History:
+    """Train a local CNN in place.
+
+    Args:
+        cnn: network from [B, C, *window] to [B, K] logits, on the device of the images.
+        problem: images, labels, options and team.
+        on_step: called after each step; what it raises ends the training.
+        saved: a state that `on_step` got, to go on from; the remaining steps have the same bits as if nothing
+            had happened.
+
+    Raises:
+        InputError: the loss is no longer finite.
+    """
+    config, images, team, batches = problem.config, problem.images, problem.team, problem.batches
+    training = LocalTraining(cnn, problem)
+    if saved:
+        training.restore(saved)
+    device, batch_size = training.device, problem.batch_size
+    target = torch.from_numpy(problem.labels).to(device)
+    rows = team.rows(batch_size)
+    part = (batch_size, rows)
+    cnn.train()
+    for epoch in range(len(training.history), config.epochs):
+        started = time.perf_counter() - training.seconds
+        if training.step == 0:
+            training.start_epoch()
+        left = [batch[rows] for batch in training.order[: batches * batch_size].split(batch_size)[training.step :]]
+        for batch, padded in zip(left, images.batches(left), strict=True):
+            windows = images.normalised(augment_geometry(padded, images.core, config, part))
+            inputs = augment_intensity(windows, config.intensity, part)
+            with team.own_random(device, training.step), autocast(config.precision, device.type):
+                logits = training.model(inputs)
+                loss = cross_entropy(logits, target[batch], label_smoothing=config.label_smoothing)
+            if team.size > 1:
+                loss = loss * (len(batch) * team.size / batch_size)
+            training.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            training.optimizer.step()
+            training.learning_rate = float(training.rate.get_last_lr()[0])
+            training.rate.step()
+            training.loss += loss.detach()
+            training.right += (logits.argmax(1) == target[batch]).sum()
+            training.step += 1
+            training.seconds = time.perf_counter() - started
+            done = (epoch + training.step / batches) / config.epochs
+            on_step(done, training.history.accuracy[-1] if epoch else float("nan"), training.state)
+        training.end_epoch()
+    return training.history
+
+
+def decision_batch(window: tuple[int, ...]) -> int:
+    """Images whose decisions are made at once, for windows of this extent."""
+    return max(1, min(DECISION_BATCH, DECISION_PIXELS // prod(window)))
+
+
+@torch.inference_mode()
+def local_decisions(cnn: nn.Module, images: Images, precision: str, team: Team = ALONE) -> np.ndarray:
+    """The local decisions for the windows of a split: class probabilities [S, K] float32; a team shares the work."""
+    cnn.eval()
+    decisions = []
+    device = images.mean.device
+    core = (slice(None), slice(None), *images.core)
+    rows = team.rows(len(images))
+    batches = torch.arange(len(images), device=device)[rows].split(decision_batch(extent(images.core)))
+    for padded in images.batches(batches):
+        with autocast(precision, device.type):
+            logits = cnn(images.normalised(padded[core]))
+        decisions.append(logits.float().softmax(1))
+    mine = torch.cat(decisions)
+    everything = mine.new_zeros(len(images), mine.shape[1])
+    everything[rows] = mine
+    return team.total(everything).cpu().numpy()

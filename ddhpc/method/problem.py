@@ -1,0 +1,124 @@
+"""A configuration applied to a packed file: everything that is fixed before training. No MPI."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ddhpc import models
+from ddhpc.config import Config
+from ddhpc.data.packed import SPLITS, Packed, find, open_packed
+from ddhpc.errors import InputError
+from ddhpc.method.cross_fitting import Fit, fits, folds
+from ddhpc.method.decomposition import Window, count_pixels, extent, grow, rotation_margins, windows
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What is trained: images, decomposition, and the local CNN of each subdomain."""
+
+    config: Config
+    packed: Packed
+    decomposition: list[Window]
+    width: int
+    """Channels of the first stage of a local CNN."""
+    decisions: str
+    """Option `coarse.decisions`; in_sample for the global CNN, which has no coarse problem."""
+    fold: np.ndarray
+    """[S] int64, the fold of each training image; see `cross_fitting.folds`."""
+
+    @property
+    def subdomains(self) -> int:
+        """N."""
+        return len(self.decomposition)
+
+    @property
+    def fits(self) -> list[Fit]:
+        """The trainings of each local CNN."""
+        return fits(self.fold, self.decisions)
+
+    @property
+    def learned(self) -> np.ndarray:
+        """[n] int64, the training images that the coarse DNN is trained on."""
+        return np.flatnonzero(self.fold >= 0)
+
+    @property
+    def local_steps(self) -> int:
+        """Steps of a local CNN, in the shortest of its trainings."""
+        fewest, local = min(len(fit.images) for fit in self.fits), self.config.local
+        return local.epochs * (fewest // min(local.batch_size, fewest))
+
+    def padded(self, split: str, window: Window) -> tuple[Window, Window]:
+        """What is read for a window: in the training split as much more as augmentation may look at and the image has.
+
+        Returns:
+            The padded window, and the slices of the window within it.
+        """
+        local, margins = self.config.local, [0] * len(window)
+        if split == "train":
+            margins = [local.shift + margin for margin in rotation_margins(extent(window), local.rotate)]
+        return grow(window, margins, self.packed.image_shape)
+
+    def window_bytes(self, window: Window) -> dict[str, int]:
+        """Bytes of the windows of all images of a subdomain, by split."""
+        packed = self.packed
+        image = packed.channels * packed.dtype.itemsize
+        return {split: packed.samples[split] * count_pixels(self.padded(split, window)[0]) * image for split in SPLITS}
+
+    def streamed(self, window: Window) -> bool:
+        """Whether the windows of a subdomain are streamed, since they take more than the limit."""
+        limit = self.config.data.memory_limit
+        return limit is not None and sum(self.window_bytes(window).values()) > limit * 2**30
+
+    def local_cnn(self, subdomain: int, *key: int) -> nn.Module:
+        """The local CNN of a subdomain before training, on the CPU, its weights drawn as `seed` says.
+
+        All random numbers that follow in this process are drawn from there as well. InputError if the network cannot
+        work on the window.
+        """
+        self.seed(subdomain, *key)
+        return models.build(
+            self.config.model.name,
+            channels=self.packed.channels,
+            classes=len(self.packed.classes),
+            window=extent(self.decomposition[subdomain]),
+            width=self.width,
+            depth=self.config.model.depth,
+        )
+
+    def seed(self, subdomain: int, *key: int) -> None:
+        """Seed this process's random numbers for a subdomain, or for a part `key` of its work.
+
+        The coarse problem has number N.
+        """
+        import torch
+
+        entropy = np.random.SeedSequence((self.config.run.seed, subdomain), spawn_key=key)
+        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+
+
+def open_problem(config: Config) -> Problem:
+    """Open the packed file and decompose its images; InputError if configuration and file do not fit together.
+
+    The local CNN of each size of window is built once, so that one which cannot work is found before training.
+    """
+    packed = open_packed(find(config.data.file))
+    decomposition = windows(packed.image_shape, config.decomposition.grid, config.decomposition.overlap)
+    width = config.model.width
+    if width == "auto":
+        width = models.local_width(config.model.global_width, len(decomposition))
+    if config.coherent.start != "none" and len(decomposition) == 1:
+        raise InputError(f"--coherent.start {config.coherent.start}: expected a grid of more than one subdomain")
+    decisions = config.coarse.decisions if len(decomposition) > 1 else "in_sample"
+    fold = folds(packed.labels("train"), decisions, config.run.seed, packed.classes)
+    problem = Problem(
+        config=config, packed=packed, decomposition=decomposition, width=width, decisions=decisions, fold=fold
+    )
+    for subdomain in {extent(window): n for n, window in enumerate(decomposition)}.values():
+        problem.local_cnn(subdomain)
+    return problem

@@ -1,0 +1,89 @@
+"""What the trainings of local CNNs and of the coherent CNN-DNN have in common: steps, rate, precision, history."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ddhpc.config import Local
+from ddhpc.errors import InputError
+from ddhpc.method.optimizers import SGD
+
+WARM_UP = 0.25
+
+State = dict[str, Any]
+"""What a checkpoint holds: tensors, numbers, strings, and lists and dictionaries of them."""
+
+
+@dataclass(kw_only=True)
+class History:
+    """What a training did, one float per epoch."""
+
+    loss: list[float] = field(default_factory=list)
+    """Mean cross entropy of the training steps."""
+    accuracy: list[float] = field(default_factory=list)
+    """Share of the augmented training images that were classified rightly in the step that used them."""
+    learning_rate: list[float] = field(default_factory=list)
+    """Rate of the epoch's last step."""
+    seconds: list[float] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        """Epochs."""
+        return len(self.loss)
+
+    def append(self, *, loss: float, accuracy: float, learning_rate: float, seconds: float) -> None:
+        """Add an epoch."""
+        self.loss.append(loss)
+        self.accuracy.append(accuracy)
+        self.learning_rate.append(learning_rate)
+        self.seconds.append(seconds)
+
+    def check_finite(self, option: str, learning_rate: float) -> None:
+        """InputError, naming the option of the learning rate, if the loss of the last epoch is not finite."""
+        if not np.isfinite(self.loss[-1]):
+            raise InputError(
+                f"--{option} {learning_rate}: the loss is not finite after epoch {len(self)}; "
+                "expected a rate at which training converges, try a tenth"
+            )
+
+    def state(self) -> State:
+        """As a checkpoint holds it."""
+        return asdict(self)
+
+
+def autocast(precision: str, device: str) -> AbstractContextManager[object]:
+    """The precision of the network's arithmetic; weights, loss and statistics stay float32."""
+    kind = torch.device(device).type
+    gains = kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast(
+        kind, dtype=torch.bfloat16, enabled=precision == "bfloat16" or (precision == "auto" and gains)
+    )
+
+
+def sgd(network: nn.Module, config: Local) -> torch.optim.Optimizer:
+    """The optimizer of a network's weights."""
+    return SGD(
+        network.parameters(),
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        nesterov=config.momentum > 0,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+
+def schedule(optimizer: torch.optim.Optimizer, config: Local, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """Learning rate over all `steps`: one-cycle (Smith and Topin, arXiv:1708.07120) or cosine (arXiv:1608.03983).
+
+    Few steps, of which no quarter is a whole warm-up step, take the cosine.
+    """
+    if config.schedule == "cosine" or WARM_UP * steps <= 1:
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.learning_rate, total_steps=steps, pct_start=WARM_UP, cycle_momentum=False
+    )

@@ -1,0 +1,1 @@
+"""All that knows how processes work together: MPI, torch.distributed, launchers and signals."""

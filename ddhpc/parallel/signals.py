@@ -1,0 +1,48 @@
+"""Signals that ask a job to stop."""
+
+from __future__ import annotations
+
+import signal
+from typing import Literal
+
+from ddhpc.errors import Stopped
+from ddhpc.parallel import launcher
+
+
+class StopRequest:
+    """Signals that ask the job to stop: SIGTERM, SIGINT, and the one that the scheduler sends ahead of the time limit.
+
+    In the start-up, where there is nothing to save, all ranks leave at once. After `defer` a handler only takes the
+    name of the signal down, and the training loop looks at it; a second Ctrl-C does not wait.
+    """
+
+    def __init__(self, advance: Literal["USR1", "USR2"]) -> None:
+        self.signal = ""
+        self._names = ("SIGTERM", "SIGINT", f"SIG{advance}")
+        self._deferred = False
+
+    def __enter__(self) -> StopRequest:
+        self._before = {name: signal.signal(getattr(signal, name), self._note) for name in self._names}
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        for name, handler in self._before.items():
+            signal.signal(getattr(signal, name), handler)
+
+    def defer(self) -> None:
+        """From here on signals wait for someone to look."""
+        self._deferred = True
+
+    def obey(self) -> None:
+        """Raise Stopped if a signal has come."""
+        if self.signal:
+            raise Stopped(f"stopped by {self.signal}")
+
+    def _note(self, number: int, frame: object) -> None:
+        if self.signal and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number).name
+        if not self._deferred:
+            for name in self._names:
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
+            launcher.leave(Stopped(f"stopped by {self.signal} in the start-up; continue with the same command"))

@@ -1,0 +1,1 @@
+"""What a rank does with its subdomains: train their networks, resume them, give their decisions."""

@@ -1,0 +1,156 @@
+"""The plan of a run: windows, ranks, networks, bytes and memory, without training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from rich.table import Table
+from torch import nn
+
+from ddhpc.method.coarse import epochs
+from ddhpc.method.decomposition import Window, extent, owned, team_of
+from ddhpc.method.local import decision_batch
+from ddhpc.method.problem import Problem
+from ddhpc.method.windows import AHEAD
+from ddhpc.models import parameters
+from ddhpc.parallel.progress import console
+from ddhpc.tables.run import problem_line
+from ddhpc.wording import by, mebibytes
+
+BASE_BYTES = 690 * 2**20
+"""Measured resident memory of a process that has torch and MPI and trains a tiny problem (CUDA build on a CPU)."""
+STATES = 3
+"""Copies of the weights in training: the weights, their gradients, their momentum."""
+SHOWN_ROWS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankPlan:
+    """What one rank owns and needs."""
+
+    rank: int
+    subdomains: range
+    """That it owns."""
+    helps: int
+    """The subdomain that it trains where it owns none."""
+    data_bytes: int
+    """Windows of all splits that the rank reads, over all its subdomains."""
+    scratch_bytes: int
+    """Of the temporary file of the largest of its subdomains that are streamed, 0 without any."""
+    memory_bytes: int
+    """Estimate of the peak: the largest of its subdomains, or all where the CNN-DNN is trained, and all decisions."""
+
+
+def held_bytes(problem: Problem, window: Window) -> int:
+    """Bytes of windows that are in memory at once: all of a subdomain, or the batches of one that is streamed."""
+    read = problem.window_bytes(window)
+    image = {split: size // problem.packed.samples[split] for split, size in read.items()}
+    block = problem.packed.chunk_samples * image["train"]
+    if not problem.streamed(window):
+        return sum(read.values()) + block
+    batch = max(problem.config.local.batch_size, decision_batch(extent(window)))
+    return max(block, (AHEAD + 2) * min(batch, problem.packed.samples["train"]) * image["train"])
+
+
+def activation_bytes(cnn: nn.Module, batch: tuple[int, ...]) -> int:
+    """Bytes of the float32 outputs of all layers for one batch, which backpropagation keeps."""
+    total = 0
+
+    def add(module: nn.Module, inputs: object, output: object) -> None:
+        nonlocal total
+        if isinstance(output, torch.Tensor):
+            total += output.numel() * output.element_size()
+
+    hooks = [module.register_forward_hook(add) for module in cnn.modules() if not list(module.children())]
+    cnn(torch.zeros(batch))
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+def shares(problem: Problem, ranks: int) -> list[RankPlan]:
+    """What each of `ranks` ranks owns and needs; a rank that helps another needs as much and owns nothing."""
+    decisions = sum(problem.packed.samples.values()) * len(problem.packed.classes) * 4
+    memory = {}
+    for window in problem.decomposition:
+        if extent(window) not in memory:
+            cnn = problem.local_cnn(problem.decomposition.index(window))
+            batch = (2, problem.packed.channels, *extent(window))
+            weights = STATES * sum(p.numel() * p.element_size() for p in cnn.parameters())
+            activations = activation_bytes(cnn, batch) * problem.config.local.batch_size // 2
+            memory[extent(window)] = weights + 2 * activations
+    held_at_once = max if problem.config.coherent.start == "none" else sum
+    planned = []
+    for rank in range(ranks):
+        mine = owned(problem.subdomains, ranks, rank)
+        trained = mine or [team_of(problem.subdomains, ranks, rank)[0]]
+        windows = [problem.decomposition[subdomain] for subdomain in trained]
+        planned.append(
+            RankPlan(
+                rank=rank,
+                subdomains=mine,
+                helps=trained[0],
+                data_bytes=sum(sum(problem.window_bytes(window).values()) for window in windows),
+                scratch_bytes=max(
+                    sum(problem.window_bytes(window).values()) * problem.streamed(window) for window in windows
+                ),
+                memory_bytes=BASE_BYTES
+                + held_at_once(held_bytes(problem, window) + memory[extent(window)] for window in windows)
+                + len(mine) * decisions,
+            )
+        )
+    return planned
+
+
+def print_plan(problem: Problem, ranks: int | None) -> None:
+    """Print the plan for `ranks` ranks, by default one a subdomain."""
+    ranks = ranks or problem.subdomains
+    planned = shares(problem, ranks)
+    out = console()
+    out.print(problem_line(problem))
+    count = parameters(problem.local_cnn(0))
+    out.print(f"a local CNN has {count:,} parameters, all together {count * problem.subdomains:,}")
+    if problem.decisions != "in_sample":
+        work = sum(len(fit.images) for fit in problem.fits) / problem.packed.samples["train"]
+        times = f"{len(problem.fits)} times" if len(problem.fits) > 1 else "once"
+        out.print(f"{problem.decisions} decisions: each local CNN is trained {times}, {work:.1f} times the work")
+    if problem.subdomains > 1:
+        images = len(problem.learned)
+        out.print(f"coarse DNN: {epochs(problem.config.coarse, images)} epochs on {images:,} images")
+    coherent = problem.config.coherent
+    if coherent.start != "none":
+        step = 4 * problem.config.local.batch_size * problem.subdomains * len(problem.packed.classes)
+        out.print(
+            f"coherent CNN-DNN ({coherent.start}): {coherent.epochs} more epochs of all local CNNs; in each step "
+            f"{step / 2**10:.1f} KiB to rank 0 and back"
+        )
+    out.print()
+
+    windows = Table(title="Subdomains", title_justify="left")
+    for column in ("subdomain", "window", "size", "rank"):
+        windows.add_column(column, justify="right")
+    rank_of = {subdomain: share.rank for share in planned for subdomain in share.subdomains}
+    for subdomain, window in enumerate(problem.decomposition[:SHOWN_ROWS]):
+        sides = ", ".join(f"{side.start}:{side.stop}" for side in window)
+        windows.add_row(str(subdomain), sides, by(extent(window)), str(rank_of[subdomain]))
+    out.print(windows)
+
+    table = Table(title="Ranks", title_justify="left")
+    for column in ("rank", "subdomains", "data to read", "temporary file", "memory (estimate)"):
+        table.add_column(column, justify="right")
+    for share in planned[:SHOWN_ROWS]:
+        span = " to ".join(str(end) for end in sorted({*share.subdomains[:1], *share.subdomains[-1:]}))
+        scratch = mebibytes(share.scratch_bytes) if share.scratch_bytes else "-"
+        table.add_row(
+            str(share.rank),
+            span or f"helps with {share.helps}",
+            mebibytes(share.data_bytes),
+            scratch,
+            mebibytes(share.memory_bytes),
+        )
+    out.print(table)
+    if max(ranks, problem.subdomains) > SHOWN_ROWS:
+        out.print(f"(the first {SHOWN_ROWS} of {problem.subdomains} subdomains and {ranks} ranks)")
+    results = sum(problem.packed.samples.values()) * len(problem.packed.classes) * 4 * (problem.subdomains + 1)
+    out.print(f"results file about {mebibytes(results)}")

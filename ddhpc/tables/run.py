@@ -1,0 +1,195 @@
+"""The table of a run, from its results file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+from rich.table import Table
+
+from ddhpc.config import Config
+from ddhpc.data.packed import SPLITS
+from ddhpc.errors import InputError
+from ddhpc.method.decomposition import extent
+from ddhpc.method.metrics import RESAMPLES, below_mean
+from ddhpc.method.problem import Problem
+from ddhpc.parallel.progress import console
+from ddhpc.results import COHERENT, FUSIONS, checkpoint, is_finished, names, open_results, verify
+from ddhpc.results.cost import machine
+from ddhpc.wording import by, duration, percent
+
+SHOWN_SPLITS = ("val", "test")
+FEW_STEPS = 100
+"""Of a local CNN. On 228 faces 30 steps gave a third of the accuracy of 300."""
+
+
+def problem_line(problem: Problem) -> str:
+    """What is trained, in one line."""
+    packed, model = problem.packed, problem.config.model
+    samples = ", ".join(f"{packed.samples[split]:,} {split}" for split in SPLITS)
+    windows = sorted({extent(window) for window in problem.decomposition})
+    shown = by(windows[0]) if len(windows) == 1 else f"{by(windows[0])} to {by(windows[-1])}"
+    steps = problem.local_steps
+    few = f"\n{steps} steps for each local CNN are few: try more --local.epochs or a smaller --local.batch_size"
+    return (
+        f"{packed.path.name}: {samples} {packed.noun} of {by(packed.image_shape)}, {packed.channels} "
+        f"channel{'s' * (packed.channels > 1)}, {len(packed.classes)} classes\n"
+        f"{problem.subdomains} subdomains ({by(problem.config.decomposition.grid)}, overlap "
+        f"{problem.config.decomposition.overlap}, windows {shown}): {model.name}, width {problem.width}, "
+        f"{problem.config.local.epochs} epochs{few if steps < FEW_STEPS else ''}"
+    )
+
+
+def print_run(run: Path, checkpoints: bool = False) -> None:
+    """Verify a run, if wanted its checkpoints too, and print its table; InputError if a file is not whole or absent."""
+    problems = checkpoint.verify(run) if checkpoints else []
+    if not is_finished(run) and (kept := list(run.glob("checkpoints/*.pt"))):
+        state = (
+            f"not finished, {len(kept)} subdomains have a checkpoint; the same command with --output {run} continues"
+        )
+        raise InputError(f"{run}: {'; '.join([state, *problems])}")
+    problems += verify(run)
+    out = console()
+    with open_results(run) as file:
+        tables = {
+            "Accuracy of the local CNNs in %, val / test, laid out as the grid": _grid_table(file),
+            "Accuracy of the final decision": _fusion_table(file),
+        }
+        classes = names(file["classes"])
+        if len(classes) == 2 and "test" in file["fusion/dnn"]:
+            tables[f"Test of {classes[1]} (positive) against {classes[0]}"] = _binary_table(file)
+        if "fusion/absent/more" in file and len(file["fusion/absent/more"]) > 1:
+            tables["Accuracy on test with fewer subdomains"] = _absent_table(file)
+        for title, table in {**tables, "Time": _time_table(file)}.items():
+            out.print(f"\n{title}", style="bold")
+            out.print(table)
+        config = Config.from_yaml(file.attrs["config"])
+        parameters = file["local/parameters"][...]
+        out.print(
+            f"{config.model.name} of {parameters.max():,} parameters on each subdomain, {parameters.sum():,} on all; "
+            f"{machine(file)}, seed {file.attrs['seed']}"
+        )
+    out.print(
+        f"run directory {run}  (python -m ddhpc inspect {run}; h5dump -n {run / 'results.h5'})",
+        soft_wrap=True,
+    )
+    if problems:
+        raise InputError(f"{run}: damaged: {'; '.join(problems)}")
+
+
+def _grid_table(file: h5py.File) -> Table:
+    grid = tuple(int(parts) for parts in file["decomposition"].attrs["grid"])
+    table = Table()
+    accuracies = [100 * file[f"local/{split}/accuracy"][...].reshape(grid) for split in SHOWN_SPLITS]
+    rows = np.stack(accuracies, axis=-1).reshape(grid[0], -1, 2)
+    layers = rows.shape[1] // grid[1] if len(grid) > 1 else 1
+    for column in np.ndindex(grid[1:]):
+        header = f"layer {column[1]}, column {column[0]}" if len(grid) == 3 and layers > 1 else ""
+        table.add_column(header, justify="center")
+    for row in rows:
+        table.add_row(*(f"{val:.1f} / {test:.1f}" for val, test in row))
+    table.show_header = len(grid) == 3
+    return table
+
+
+def _fusion_table(file: h5py.File) -> Table:
+    table = Table()
+    for column in ("fusion", *SHOWN_SPLITS, "test, 95 % interval", "balanced"):
+        table.add_column(column, justify="left" if column == "fusion" else "right")
+    # The one subdomain a user could pick is the best on val; its test accuracy is then an honest one.
+    best = int(np.nanargmax(file["local/val/accuracy"][...]))
+    best_row = (percent(file[f"local/{split}/accuracy"][best]) for split in SHOWN_SPLITS)
+    if file["local/val/accuracy"].size == 1:
+        table.add_row("global CNN", *best_row, *_scores(file, "dnn"))
+        return table
+    table.add_row(f"best local CNN on val (subdomain {best})", *best_row)
+    for fusion in fusions(file):
+        shares = (percent(file[f"fusion/{fusion}"].attrs[split]) for split in SHOWN_SPLITS)
+        table.add_row(fusion, *shares, *_scores(file, fusion))
+    missing = int(np.isnan(file["local/val/accuracy"][...]).sum())
+    notes = [f"{missing} of {len(file['subdomain'])} subdomains are absent"] if missing else []
+    fold = file.get("samples/train/fold")
+    if fold is not None and fold.attrs["decisions"] != "in_sample":
+        notes.append(f"dnn trained on {fold.attrs['decisions']} decisions")
+    table.caption = "; ".join([*notes, *shortfall(file)]) or None
+    return table
+
+
+def shortfall(file: h5py.File) -> list[str]:
+    """What to say where the coarse DNN is below the average probability on val; nothing else, and of older files."""
+    found = file["fusion/dnn"].get("val")
+    if found is None or not {"above_mean", "above_mean_error"} <= set(found.attrs):
+        return []
+    told = below_mean(found.attrs["above_mean"], found.attrs["above_mean_error"])
+    return [told] if told else []
+
+
+def fusions(file: h5py.File) -> tuple[str, ...]:
+    """The fusions that a results file holds, and the coherent CNN-DNN where it was trained."""
+    return tuple(name for name in (*FUSIONS, COHERENT) if name in file["fusion"])
+
+
+def _absent_table(file: h5py.File) -> Table:
+    """How the accuracy falls with the number of subdomains that are taken away."""
+    table = Table()
+    more = file["fusion/absent/more"][...]
+    for column in ("fusion", *(f"{count} fewer" for count in more)):
+        table.add_column(column, justify="left" if column == "fusion" else "right")
+    for fusion in FUSIONS:
+        table.add_row(fusion, *(percent(share) for share in file[f"fusion/absent/{fusion}"][...]))
+    return table
+
+
+def _scores(file: h5py.File, fusion: str) -> tuple[str, ...]:
+    """Interval and balanced accuracy on test, which older files lack."""
+    if f"fusion/{fusion}/test" not in file:
+        return ()
+    found = file[f"fusion/{fusion}/test"].attrs
+    return f"{percent(found['accuracy_low'])} to {percent(found['accuracy_high'])}", percent(found["balanced_accuracy"])
+
+
+def _binary_table(file: h5py.File) -> Table:
+    """For two classes, of which the second is the positive one: what is usual in medicine."""
+    table = Table()
+    names = ("roc_auc", "sensitivity", "specificity")
+    for column in ("fusion", *(f"{name.replace('_', ' ')} (95 % interval)" for name in names)):
+        table.add_column(column, justify="left" if column == "fusion" else "right")
+    for fusion in fusions(file):
+        found = file[f"fusion/{fusion}/test"].attrs
+        cells = (f"{found[name]:.3f} ({found[f'{name}_low']:.3f} to {found[f'{name}_high']:.3f})" for name in names)
+        table.add_row(fusion, *cells)
+    negative, positive = file["fusion/mean/test/confusion"][...].sum(1)
+    table.caption = f"{positive:,} positive and {negative:,} negative samples"
+    fewest = min(found.get(f"{name}_resamples", RESAMPLES) for name in names)
+    if fewest < RESAMPLES:
+        table.caption += f"; intervals over those resamples that have both, {fewest:,} of {RESAMPLES:,}"
+    return table
+
+
+def _time_table(file: h5py.File) -> Table:
+    timing = file["timing"].attrs
+    cpu = file["local/cpu_seconds"][...]
+    table = Table()
+    for column in ("phase", "wall", "CPU"):
+        table.add_column(column, justify="left" if column == "phase" else "right")
+    table.add_row("start-up (MPI, torch)", duration(timing["startup"]), "")
+    table.add_row("reading windows, slowest rank", duration(timing["read"]), "")
+    table.add_row("slowest local CNN", duration(timing["local_max"]), duration(cpu.max()))
+    table.add_row("all local CNNs together", duration(timing["local_sum"]), duration(cpu.sum()))
+    for phase, name in (
+        ("write", "writing local decisions"),
+        ("gather", "gathering them on rank 0"),
+        ("coarse", "coarse DNN and fusions"),
+        ("coherent", "coherent CNN-DNN"),
+        ("total", "whole run"),
+    ):
+        if phase not in timing:
+            continue
+        table.add_row(name, duration(timing[phase]), "")
+    jobs = int(timing.get("jobs", 1))
+    if np.isnan(timing["total"]):
+        table.caption = "the whole run was not timed: jobs trained single subdomains, or their times are lost"
+    elif jobs > 1:
+        table.caption = f"{jobs} jobs: local CNNs and the whole run count all of them, the other phases the last"
+    return table

@@ -1,0 +1,35 @@
+"""Numbers as a person reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import isnan
+
+__all__ = ["by", "duration", "mebibytes", "percent", "plural"]
+
+
+def by(sizes: Iterable[int]) -> str:
+    """Sizes as 4x4x2."""
+    return "x".join(str(int(size)) for size in sizes)
+
+
+def percent(share: float) -> str:
+    """A share as 89.4 %."""
+    return f"{100 * share:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """Seconds with as many digits as tell something."""
+    if isnan(seconds):
+        return "not timed"
+    return f"{seconds:.3f} s" if seconds < 0.1 else f"{seconds:.1f} s"
+
+
+def mebibytes(count: float) -> str:
+    """Bytes as MiB."""
+    return f"{count / 2**20:,.1f} MiB"
+
+
+def plural(count: int, noun: str) -> str:
+    """A number and its noun: "1 file", "2,062 files"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"

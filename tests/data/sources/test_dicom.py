@@ -1,0 +1,282 @@
+"""DICOM series, written by pydicom, become volumes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
+
+from ddhpc.data.sources.dicom import is_dicom, read_series
+from ddhpc.data.sources.volumes import VolumeOptions, prepare_volumes
+from ddhpc.errors import InputError
+from tests.data.sources.packing import packed_by
+
+SHAPE = (6, 5, 4)
+SPACING = (0.5, 2.0, 3.0)
+
+
+def hounsfield(seed: int = 0) -> np.ndarray:
+    """[x, y, z] left to right, posterior to anterior, inferior to superior."""
+    return np.random.default_rng(seed).integers(-1000, 1000, SHAPE).astype(np.int16)
+
+
+def write_series(directory: Path, voxels: np.ndarray, *, names: str = "{}.dcm", **change) -> Path:
+    """A series of axial slices, numbered from the head down; `change` replaces attributes of all of them."""
+    directory.mkdir(parents=True, exist_ok=True)
+    series = generate_uid()
+    for number, z in enumerate(reversed(range(voxels.shape[2])), 1):
+        meta = pydicom.dataset.FileMetaDataset()
+        meta.MediaStorageSOPClassUID = CTImageStorage
+        meta.MediaStorageSOPInstanceUID = generate_uid()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        slice_ = pydicom.Dataset()
+        slice_.file_meta = meta
+        slice_.SOPClassUID, slice_.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+        slice_.Modality, slice_.SeriesInstanceUID, slice_.InstanceNumber = "CT", series, number
+        slice_.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        slice_.ImagePositionPatient = [-30.0, -40.0, SPACING[2] * z - 100]
+        slice_.PixelSpacing = [SPACING[1], SPACING[0]]
+        slice_.RescaleSlope, slice_.RescaleIntercept, slice_.RescaleType = 1, -1024, "HU"
+        slice_.SamplesPerPixel, slice_.PhotometricInterpretation = 1, "MONOCHROME2"
+        slice_.BitsAllocated, slice_.BitsStored, slice_.HighBit, slice_.PixelRepresentation = 16, 16, 15, 0
+        # columns run from the patient's right to left, rows from front to back
+        pixels = (voxels[::-1, ::-1, z].T.astype(np.int32) + 1024).astype(np.uint16)
+        slice_.Rows, slice_.Columns = pixels.shape
+        slice_.PixelData = np.ascontiguousarray(pixels).tobytes()
+        slice_["PixelData"].VR = "OW"
+        for name, value in change.items():
+            setattr(slice_, name, value)
+        slice_.save_as(directory / names.format(number), enforce_file_format=True)
+    return directory
+
+
+def edit(path: Path, **change) -> None:
+    dataset = pydicom.dcmread(path)
+    for name, value in change.items():
+        setattr(dataset, name, value)
+    dataset.save_as(path)
+
+
+@pytest.mark.parametrize("names", ["{}.dcm", "IM{}", "{}.IMA"])
+def test_a_series(tmp_path, names):
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    found = read_series(write_series(tmp_path, hounsfield(), names=names))
+    assert np.array_equal(found.voxels, hounsfield())
+    assert found.spacing == SPACING
+    assert found.axes == "LPS"
+
+
+def test_a_sagittal_series(tmp_path):
+    voxels = hounsfield()
+    write_series(tmp_path, voxels)
+    for path in tmp_path.iterdir():
+        z = 4 - pydicom.dcmread(path).InstanceNumber
+        edit(path, ImageOrientationPatient=[0, 1, 0, 0, 0, -1], ImagePositionPatient=[SPACING[2] * z, 0, 0])
+    # columns to posterior, rows to inferior, slices to the patient's left
+    expected = voxels[::-1, ::-1].transpose(2, 0, 1)[::-1, ::-1, ::-1]
+    found = read_series(tmp_path)
+    assert np.array_equal(found.voxels, expected)
+    assert found.spacing == (SPACING[2], SPACING[0], SPACING[1])
+
+
+def test_a_tilted_gantry_is_refused_unless_it_shifts_nothing(tmp_path):
+    write_series(tmp_path, hounsfield())
+    for path in tmp_path.iterdir():
+        x, y, z = pydicom.dcmread(path).ImagePositionPatient
+        edit(path, ImagePositionPatient=[x, y + 0.02 * z, z])
+    assert np.array_equal(read_series(tmp_path).voxels, hounsfield())
+    for path in tmp_path.iterdir():
+        x, y, z = pydicom.dcmread(path).ImagePositionPatient
+        edit(path, ImagePositionPatient=[x, y - 0.02 * z + np.tan(np.radians(20)) * z, z])
+    with pytest.raises(ValueError, match=r"sheared: positions are tilted by 20.0 degrees .*\(gantry tilt\)"):
+        read_series(tmp_path)
+
+
+def test_slices_that_move_aside_half_way_are_refused(tmp_path):
+    write_series(tmp_path, hounsfield())
+    for number in (1, 2):
+        x, y, z = pydicom.dcmread(tmp_path / f"{number}.dcm").ImagePositionPatient
+        edit(tmp_path / f"{number}.dcm", ImagePositionPatient=[x + 12, y, z])
+    with pytest.raises(ValueError, match=r"displaced slice: [12].dcm .* lies 12 mm aside of 4.dcm"):
+        read_series(tmp_path)
+
+
+def test_directions_have_to_be_perpendicular(tmp_path):
+    write_series(tmp_path, hounsfield(), ImageOrientationPatient=[1, 0, 0, 0.5, 1, 0])
+    with pytest.raises(ValueError, match="ImageOrientationPatient is not two perpendicular directions"):
+        read_series(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"PhotometricInterpretation": "MONOCHROME1"}, "2 values of PhotometricInterpretation, MONOCHROME1 in 1.dcm"),
+        ({"PatientID": "P2"}, "2 values of PatientID, P2 in 1.dcm and P1 in 2.dcm"),
+        ({"PatientID": ""}, "2 values of PatientID, none in 1.dcm and P1 in 2.dcm"),
+        ({"Modality": "MR"}, "2 values of Modality"),
+        ({"BitsStored": 12, "HighBit": 11}, "2 values of BitsStored"),
+        ({"RescaleType": "US"}, "2 values of RescaleType"),
+        ({"FrameOfReferenceUID": "1.2.3"}, "2 values of FrameOfReferenceUID, 1.2.3 in 1.dcm and none in 2.dcm"),
+        ({"PixelSpacing": [2.5, 0.5]}, "2 values of PixelSpacing"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_slices_that_differ_in_meaning_are_no_volume(tmp_path, change, reason):
+    write_series(tmp_path, hounsfield(), PatientID="P1")
+    edit(tmp_path / "1.dcm", **change)
+    with pytest.raises(ValueError, match=reason):
+        read_series(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["RescaleSlope", "RescaleIntercept"])
+def test_a_rescale_tag_that_one_slice_lacks(tmp_path, name):
+    write_series(tmp_path, hounsfield())
+    dataset = pydicom.dcmread(tmp_path / "2.dcm")
+    delattr(dataset, name)
+    dataset.save_as(tmp_path / "2.dcm")
+    with pytest.raises(ValueError, match=rf"2.dcm .* lacks {name}, which 1.dcm .* has"):
+        read_series(tmp_path)
+
+
+def test_slices_may_be_scaled_each_in_its_own_way(tmp_path):
+    write_series(tmp_path, hounsfield())
+    dataset = pydicom.dcmread(tmp_path / "1.dcm")
+    pixels = dataset.pixel_array.astype(np.int64)
+    edit(tmp_path / "1.dcm", RescaleSlope=0.5, RescaleIntercept=-1000)
+    expected = hounsfield().astype(np.float64)
+    expected[:, :, 3] = (pixels * 0.5 - 1000).T[::-1, ::-1]
+    assert np.allclose(read_series(tmp_path).voxels, expected)
+
+
+def test_series_of_a_patient_go_to_one_split(tmp_path):
+    for i in range(24):
+        write_series(tmp_path / f"in/{'ab'[i % 2]}/S{i}", hounsfield(i), PatientID=f"P{i // 4}")
+    prepared = packed_by(
+        prepare_volumes, VolumeOptions, tmp_path / "in", tmp_path / "x.h5", val_fraction=0.2, test_fraction=0.2
+    )
+    packed = prepared.packed
+    homes = [{int(name[3:]) // 4 for name in packed.ids(split)} for split in packed.splits]
+    assert sum(map(len, homes)) == len(set.union(*homes)) == 6
+    assert f"patients: {len(homes[0])} train, {len(homes[1])} val, {len(homes[2])} test" in prepared.notes
+
+
+def test_a_patient_in_two_given_splits_is_refused(tmp_path):
+    for n, split in enumerate(("train", "val", "test")):
+        for i in range(4):
+            patient = "train0" if (split, i) == ("test", 0) else f"{split}{i % 2}"
+            write_series(tmp_path / f"in/{split}/{'ab'[i % 2]}/S{i}", hounsfield(4 * n + i), PatientID=patient)
+    with pytest.raises(InputError, match="patient 'train0' is in train .* and in test"):
+        packed_by(prepare_volumes, VolumeOptions, tmp_path / "in", tmp_path / "x.h5")
+    packed_by(prepare_volumes, VolumeOptions, tmp_path / "in", tmp_path / "x.h5", allow_shared_patients=True)
+
+
+def test_one_patient_for_all_series_tells_nothing(tmp_path):
+    for i in range(8):
+        write_series(tmp_path / f"in/{'ab'[i % 2]}/S{i}", hounsfield(i), PatientID="anonymous")
+    prepared = packed_by(prepare_volumes, VolumeOptions, tmp_path / "in", tmp_path / "x.h5")
+    assert any(note.startswith("every volume is taken as independent") for note in prepared.notes)
+
+
+def test_compressed_slices(tmp_path):
+    write_series(tmp_path, hounsfield())
+    for path in tmp_path.iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.compress(RLELossless)
+        dataset.save_as(path)
+    assert np.array_equal(read_series(tmp_path).voxels, hounsfield())
+
+
+def test_which_files_are_slices(tmp_path):
+    write_series(tmp_path, hounsfield(), names="{}")
+    (tmp_path / "short").write_bytes(b"DICM")
+    assert is_dicom(tmp_path / "1")
+    assert not is_dicom(tmp_path / "short")
+    assert is_dicom(Path("gone.DCM"))
+
+
+def spoil(directory: Path, kind: str) -> None:
+    first, second, third = (directory / f"{n}.dcm" for n in (1, 2, 3))
+    if kind == "missing":
+        second.unlink()
+    elif kind == "duplicated":
+        (directory / "copy.dcm").write_bytes(second.read_bytes())
+    elif kind == "one slice":
+        for path in (first, second, third):
+            path.unlink()
+    elif kind == "none":
+        for path in list(directory.iterdir()):
+            path.unlink()
+    elif kind == "two series":
+        edit(first, SeriesInstanceUID=generate_uid())
+    elif kind == "another size":
+        edit(first, Rows=3, PixelData=bytes(36))
+    elif kind == "RGB":
+        edit(first, SamplesPerPixel=3)
+    elif kind == "frames":
+        edit(first, NumberOfFrames=2)
+    elif kind == "no position":
+        edit(first, ImagePositionPatient=None)
+    elif kind == "zero spacing":
+        for path in directory.iterdir():
+            edit(path, PixelSpacing=[0, 1])
+    elif kind == "truncated":
+        third.write_bytes(third.read_bytes()[:-20])
+    elif kind == "no DICOM":
+        third.write_text("not at all")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("missing", "missing slice: 3.dcm (InstanceNumber 3) and 1.dcm (InstanceNumber 1) lie 6 mm apart, others 3 mm"),
+        ("duplicated", "duplicated slice: 2.dcm (InstanceNumber 2) and copy.dcm (InstanceNumber 2) lie at the same"),
+        ("one slice", "one slice, expected a volume"),
+        ("two series", "slices with 2 values of SeriesInstanceUID"),
+        ("another size", "slices with 2 values of Rows, 3 in 1.dcm and 5 in 2.dcm, expected one series"),
+        ("RGB", "1.dcm (InstanceNumber 1) has 3 samples a pixel, expected 1 (grey)"),
+        ("frames", "1.dcm (InstanceNumber 1) holds 2 frames, expected one file a slice"),
+        ("no position", "1.dcm (InstanceNumber 1) lacks ImagePositionPatient"),
+        ("zero spacing", "voxel spacing 1 x 0 x 3 mm, expected positive numbers"),
+        ("truncated", "40"),
+        ("no DICOM", "DICOM"),
+    ],
+)
+def test_bad_series_are_named(tmp_path, kind, reason):
+    source = tmp_path / "in"
+    shape = (*SHAPE[:2], 5)
+    for i in range(4):
+        write_series(source / f"a/P{i}", np.resize(hounsfield(i), shape))
+        write_series(source / f"b/Q{i}", np.resize(hounsfield(10 + i), shape))
+    write_series(source / "b/bad", hounsfield(20))
+    spoil(source / "b/bad", kind)
+    prepared = packed_by(prepare_volumes, VolumeOptions, source, tmp_path / "x.h5")
+    assert list(prepared.skipped) == ["b/bad"]
+    assert reason in prepared.skipped["b/bad"]
+    assert sum(prepared.packed.samples.values()) == 8
+    with pytest.raises(InputError, match=f"^{source}: b/bad: [^\n]*$"):
+        packed_by(prepare_volumes, VolumeOptions, source, tmp_path / "y.h5", on_error="stop")
+
+
+def test_an_empty_directory_in_a_table(tmp_path):
+    write_series(tmp_path / "P", hounsfield())
+    spoil(tmp_path / "P", "none")
+    with pytest.raises(ValueError, match="no DICOM files in the directory"):
+        read_series(tmp_path / "P")
+
+
+def test_series_of_class_folders_and_of_a_table_give_the_same(tmp_path):
+    rows = ["path,label"]
+    for n, name in enumerate("ab"):
+        for i in range(4):
+            write_series(tmp_path / f"{name}/P{i}/series", hounsfield(10 * n + i), names="{}")
+            rows.append(f"{name}/P{i}/series,{name}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    folder = packed_by(prepare_volumes, VolumeOptions, tmp_path, tmp_path / "x.h5").packed
+    listed = packed_by(prepare_volumes, VolumeOptions, tmp_path / "labels.csv", tmp_path / "y.h5").packed
+    assert folder.digest == listed.digest
+    assert folder.dtype == np.int16
+    assert sorted(folder.ids("train"))[0].count("/") == 2
