@@ -49,7 +49,8 @@ def divide(
     for i in sorted(pool, key=lambda i: -frequency[labels[i]]):
         label[number[owners[i]]] = labels[i]
     present, stratum = np.unique(label, return_inverse=True)
-    drawn = stratified(stratum, missing, seed, [classes[n] for n in present])
+    counted_as = "training samples" if len(number) == len(pool) else "patients with training samples"
+    drawn = stratified(stratum, missing, seed, [classes[n] for n in present], counted_as)
     split_of = {n: name for name, members in drawn.items() for n in members.tolist()}
     return divided | {name: [i for i in pool if split_of[number[owners[i]]] == name] for name in drawn}
 
@@ -138,7 +139,11 @@ def counted(items: Iterable[Item], progress: Callable[[int, int], None], start: 
 
 
 def stratified(
-    labels: np.ndarray, fractions: Mapping[str, float], seed: int, classes: Sequence[str]
+    labels: np.ndarray,
+    fractions: Mapping[str, float],
+    seed: int,
+    classes: Sequence[str],
+    counted_as: str = "training samples",
 ) -> dict[str, np.ndarray]:
     """Draws the given fraction of each class for every named split; "train" is what remains.
 
@@ -152,7 +157,7 @@ def stratified(
         counts = [max(1, round(fraction * len(members))) for fraction in fractions.values()]
         if sum(counts) >= len(members):
             raise InputError(
-                f"class {name!r} has {len(members)} training samples, too few to draw "
+                f"class {name!r} has {len(members)} {counted_as}, too few to draw "
                 f"{' and '.join(fractions)} from them; add samples or leave the class out"
             )
         *parts, rest = np.split(members, np.cumsum(counts))
