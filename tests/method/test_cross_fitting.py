@@ -64,7 +64,7 @@ def test_folds_are_drawn_from_the_seed(decisions):
 
 @pytest.mark.parametrize("decisions", ["held_out", "cross_fitted"])
 def test_a_class_that_cannot_be_divided_is_named(decisions):
-    with pytest.raises(InputError, match="class 'few' has 1 training samples, too few to draw"):
+    with pytest.raises(InputError, match="class 'few' has 1 training sample, too few to draw"):
         folds(np.array([0, 1, 1, 1, 1, 2, 2, 2, 2]), decisions, 0, CLASSES)
 
 

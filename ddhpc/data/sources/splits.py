@@ -13,6 +13,7 @@ import numpy as np
 
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
+from ddhpc.wording import plural
 
 Item = TypeVar("Item")
 PATIENTS_HELP = (
@@ -49,8 +50,8 @@ def divide(
     for i in sorted(pool, key=lambda i: -frequency[labels[i]]):
         label[number[owners[i]]] = labels[i]
     present, stratum = np.unique(label, return_inverse=True)
-    counted_as = "training samples" if len(number) == len(pool) else "patients with training samples"
-    drawn = stratified(stratum, missing, seed, [classes[n] for n in present], counted_as)
+    noun = "training sample" if len(number) == len(pool) else "training patient"
+    drawn = stratified(stratum, missing, seed, [classes[n] for n in present], noun)
     split_of = {n: name for name, members in drawn.items() for n in members.tolist()}
     return divided | {name: [i for i in pool if split_of[number[owners[i]]] == name] for name in drawn}
 
@@ -143,7 +144,7 @@ def stratified(
     fractions: Mapping[str, float],
     seed: int,
     classes: Sequence[str],
-    counted_as: str = "training samples",
+    noun: str = "training sample",
 ) -> dict[str, np.ndarray]:
     """Draws the given fraction of each class for every named split; "train" is what remains.
 
@@ -157,7 +158,7 @@ def stratified(
         counts = [max(1, round(fraction * len(members))) for fraction in fractions.values()]
         if sum(counts) >= len(members):
             raise InputError(
-                f"class {name!r} has {len(members)} {counted_as}, too few to draw "
+                f"class {name!r} has {plural(len(members), noun)}, too few to draw "
                 f"{' and '.join(fractions)} from them; add samples or leave the class out"
             )
         *parts, rest = np.split(members, np.cumsum(counts))

@@ -95,5 +95,5 @@ def test_options_for_drawing(val, test, seed, message):
 def test_too_few_patients_are_called_patients():
     """Four images of two patients are not two images."""
     owners = [*(f"P{n}" for n in range(20)), "Q0", "Q0", "Q1", "Q1"]
-    with pytest.raises(InputError, match="class 'rare' has 2 patients with training samples, too few to draw"):
+    with pytest.raises(InputError, match="class 'rare' has 2 training patients, too few to draw"):
         divide([""] * 24, np.repeat([0, 1], [20, 4]), owners, FRACTIONS, 0, ("usual", "rare"))

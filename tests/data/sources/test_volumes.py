@@ -685,7 +685,7 @@ def test_without_patients_that_is_said(folder):
 def test_too_few_volumes_are_found_before_any_is_read(folder):
     rows = ["in/CT-0/0.nii.gz,a,P0", "in/CT-1/0.nii,b,P1", "in/CT-1/1.nii,b,P1"]
     seen = []
-    with pytest.raises(InputError, match="class 'a' has 1 training samples, too few"):
+    with pytest.raises(InputError, match="class 'a' has 1 training patient, too few"):
         prepare(
             table(folder.parent / "two.csv", *rows, columns="path,label,patient"),
             progress=lambda *step: seen.append(step),
