@@ -43,7 +43,7 @@ $(ready_to_test): scripts/setup.sh setup.cfg
 check: lint test-fast ## style, types, import rules and the fast tests, before every commit
 
 all_tests := lint test-jobs $(if $(wildcard tests/mpi),test-mpi) \
-  $(if $(wildcard tests/test_default_recipe.py),test-recipe) test-shell
+  $(if $(wildcard tests/jobs/test_default_recipe.py),test-recipe) test-shell
 .PHONY: test
 test: $(all_tests) ## everything: style, types, fast tests, whole jobs also on a Slurm cluster, 16 ranks, shell scripts
 	@echo "ddhpc: all tests passed"
@@ -66,7 +66,7 @@ test-fast: $(ready_to_test)
 
 .PHONY: test-jobs
 test-jobs: $(ready_to_test) ## the fast tests, and those that start jobs of their own, several at once
-	pytest -n 5 --dist loadfile --no-loadscope-reorder --ignore=tests/mpi --ignore=tests/test_default_recipe.py $(cov)
+	pytest -n 5 --dist loadfile --no-loadscope-reorder --ignore=tests/mpi --ignore=tests/jobs/test_default_recipe.py $(cov)
 
 .PHONY: coverage
 coverage: cov := --cov
@@ -78,7 +78,7 @@ test-mpi: $(ready_to_test) ## the MPI tests with 1, 3 and 4 ranks
 
 .PHONY: test-recipe
 test-recipe: $(ready_to_test) ## the default recipe with 16 ranks
-	timeout -k 30 1200 pytest tests/test_default_recipe.py
+	timeout -k 30 1200 pytest tests/jobs/test_default_recipe.py
 
 shell_scripts := $(wildcard *.sh scripts/*.sh slurm/*.sh slurm/*.sbatch tests/slurm/*.sh .ci/run)
 .PHONY: test-shell

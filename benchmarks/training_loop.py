@@ -52,7 +52,7 @@ def main() -> None:
     packed = open_packed(find("fashion_mnist.h5"))
     window = (slice(0, given.window),) * 2
     images = hold([packed.read("train", window)], packed.samples["train"], window, packed.mean, packed.std, "cpu")
-    labels = packed.labels("train")
+    labels = packed.labels["train"]
     inputs, targets = images.normalised(images.pixels), torch.from_numpy(labels)
     config = Local(epochs=1)
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from ddhpc import results
-from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
 from ddhpc.method import coarse
 from ddhpc.method.decomposition import owned
@@ -61,8 +60,7 @@ def train(
     shares = [owned(problem.subdomains, comm.size, rank) for rank in range(comm.size)]
     mine = shares[comm.rank]
     owners = comm.split(0 if mine else 1)
-    labels = {split: problem.packed.labels(split) for split in SPLITS}
-    layout = describe_run(problem, labels, comm, place)
+    layout = describe_run(problem, comm, place)
     comm.on_root(partial(results.create, directory, layout))
     epochs = len(problem.fits) * problem.config.local.epochs
     with (
@@ -71,7 +69,6 @@ def train(
     ):
         job = Job(
             problem=problem,
-            labels=labels,
             directory=directory,
             run=run_fingerprint(problem),
             place=place,
@@ -180,7 +177,9 @@ def solve_coarse_problem(job: Job, gathered: GatheredDecisions | None) -> Coarse
     problem = job.problem
     with job.stopwatch("coarse"):
         problem.seed(problem.subdomains)
-        return coarse.solve(gathered.decisions, job.labels, problem.config.coarse, job.place.device, problem.learned)
+        return coarse.solve(
+            gathered.decisions, problem.packed.labels, problem.config.coarse, job.place.device, problem.learned
+        )
 
 
 def solve_coherent(
@@ -226,7 +225,7 @@ def finish(
     logs.log.info("finishing the results file")
     outcome = results.Outcome(
         job=name,
-        labels=job.labels,
+        labels=job.problem.packed.labels,
         present=gathered.present,
         coarse=solution,
         coherent=coherent,
@@ -235,7 +234,7 @@ def finish(
     )
     results.finish(job.directory, outcome)
     dnn, mean = (solution.fusions[fusion]["val"] for fusion in ("dnn", "mean"))
-    if told := below_mean(*margin(dnn, mean, job.labels["val"])):
+    if told := below_mean(*margin(dnn, mean, outcome.labels["val"])):
         logs.warn(told)
 
 
@@ -262,7 +261,6 @@ def train_subdomain(
     with Progress(comm.duplicate(), [range(subdomain, subdomain + 1)], epochs) as progress:
         job = Job(
             problem=problem,
-            labels={split: problem.packed.labels(split) for split in SPLITS},
             directory=directory,
             run=run_fingerprint(problem),
             place=place,

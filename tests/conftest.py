@@ -1,10 +1,7 @@
-"""What several test files need: small packed files of real structure, and the program under mpirun."""
+"""What several test files need: small packed files of real structure, and an undisturbed training."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -13,7 +10,7 @@ import numpy as np
 import pytest
 
 from ddhpc.data.packed import Contents, Split, write_packed
-from tests.jobs import decisions, start
+from tests.jobs.starting import decisions, start_training
 
 SMALL = {"train": 96, "val": 30, "test": 33}
 
@@ -61,28 +58,12 @@ def small_volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pack_small(tmp_path_factory.mktemp("packed") / "volumes.h5", (12, 10, 8))
 
 
-def mpirun(ranks: int, *arguments: object, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    """`mpirun -n RANKS python -m ddhpc ARGUMENTS` in a directory, one thread a rank; without mpirun for 0 ranks."""
-    launcher = ["mpirun", "-n", str(ranks)] if ranks else []
-    command = [*launcher, sys.executable, "-m", "ddhpc", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command,
-        cwd=cwd,
-        timeout=timeout,
-        capture_output=True,
-        text=True,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-    )
-
-
 @pytest.fixture(scope="session")
 def undisturbed(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, np.ndarray], float]:
-    """Decisions and losses of a job of `jobs.OPTIONS` that nothing happens to, and the seconds that it takes."""
+    """Decisions and losses of a job of `starting.TRAINING` that nothing happens to, and the seconds that it takes."""
     cwd = tmp_path_factory.mktemp("undisturbed")
     started = time.monotonic()
-    job = start(2, small, cwd)
+    job = start_training(2, small, cwd)
     assert job.wait(timeout=300) == 0, (cwd / "stderr").read_text()
     return decisions(cwd / "run"), time.monotonic() - started
 

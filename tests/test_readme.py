@@ -11,7 +11,7 @@ from PIL import Image
 
 from ddhpc.cli import VERBS, main
 from ddhpc.cli.study import read_study
-from tests.conftest import mpirun
+from tests.jobs.starting import mpirun
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -18,7 +18,6 @@ def run(argv: list[str], started: float) -> None:
     add_configuration(options)
     command = configure(argv, options)
     comm = world()
-    from ddhpc.data.packed import SPLITS
     from ddhpc.method.problem import open_problem
     from ddhpc.parallel.doctor import examine
     from ddhpc.results.provenance import describe_run
@@ -28,8 +27,7 @@ def run(argv: list[str], started: float) -> None:
     place = comm.together(partial(placement.place, comm, command.config.run))
     output = Path(command.options.output).absolute()
     directory = next(parent for parent in (output, *output.parents) if parent.is_dir())
-    labels = {split: problem.packed.labels(split) for split in SPLITS}
-    findings = examine(comm, place, directory, 3 * describe_run(problem, labels, comm, place).size())
+    findings = examine(comm, place, directory, 3 * describe_run(problem, comm, place).size())
     if comm.rank == 0:
         print_findings(findings)
     unfit = comm.rank == 0 and any(finding.status == "error" for finding in findings)

@@ -16,7 +16,7 @@ def run(argv: list[str], started: float) -> None:
     given = parse(options, argv)
 
     from ddhpc.tables.comparison import compare
-    from ddhpc.tables.run import print_run
+    from ddhpc.tables.run import inspect_run
 
     paths, stem = [Path(run) for run in given.runs], given.write and Path(given.write)
-    alone(lambda: print_run(paths[0], checkpoints=True) if len(paths) == 1 and not stem else compare(paths, stem))
+    alone(lambda: inspect_run(paths[0]) if len(paths) == 1 and not stem else compare(paths, stem))

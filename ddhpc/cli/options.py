@@ -6,14 +6,14 @@ import difflib
 import json
 import re
 import sys
-from argparse import SUPPRESS
+from argparse import SUPPRESS, Action
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 from ddhpc.config import DEFAULT_RECIPE, IDENTITY, SECTIONS, Config, Data, recipe_names, recipe_path
 from ddhpc.errors import InputError
@@ -40,11 +40,31 @@ class Command:
     options: Any
 
 
+class HelpFormatter(DefaultHelpFormatter):
+    """Shows defaults as they are typed, without the types of Python."""
+
+    def _get_help_string(self, action: Action) -> str:
+        text, default = action.help or "", action.default
+        if action.required:
+            return f"{text} (required)" if action.option_strings else text
+        unset = default in (SUPPRESS, (), []) or (default is None and "." not in action.dest)
+        if unset or action.nargs == 0 or action.dest == "config":
+            return text
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else yaml_word(default)
+        return f"{text} (default: {shown})"
+
+
+def yaml_word(value: Any) -> str:
+    """A value as it is typed: null, true, false, or what it is."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+
+
 def parser(verb: str, description: str) -> ArgumentParser:
     """A parser that raises instead of leaving, so that all ranks leave together."""
     return ArgumentParser(
         prog=f"python -m ddhpc {verb}",
         description=description,
+        formatter_class=HelpFormatter,
         exit_on_error=False,
         allow_abbrev=False,
         print_config=None,
@@ -53,6 +73,7 @@ def parser(verb: str, description: str) -> ArgumentParser:
 
 def add_configuration(parser: ArgumentParser) -> None:
     """The options of `config.py`, one for each field of each section."""
+    parser.usage = "%(prog)s [options]"
     parser.add_argument("--config", action="config", metavar="FILE.yaml", help="YAML file with sections as below")
     parser.add_argument("--recipe", metavar="NAME", help=f"a configuration that ships: {', '.join(recipe_names())}")
     parser.add_argument(
@@ -63,6 +84,8 @@ def add_configuration(parser: ArgumentParser) -> None:
     for name, section in SECTIONS.items():
         parser.add_class_arguments(section, name)
     for action in parser._actions:
+        if set(action.option_strings) & set(_lists(parser)):
+            action.metavar = "N N ..."
         if set(action.option_strings) & {f"--{name}" for name in SECTIONS}:
             action.help = SUPPRESS  # a section from a file of its own, which --config does as well
 

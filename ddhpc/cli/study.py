@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import re
 import shlex
@@ -16,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ddhpc.cli.options import configure, train_parser
+from ddhpc.cli.options import configure, train_parser, yaml_word
 from ddhpc.config import Config
 from ddhpc.data.packed import find, open_packed
 from ddhpc.errors import BAD_INPUT, TO_BE_CONTINUED, InputError, Stopped
@@ -107,20 +106,15 @@ def _combinations(file: Path, vary: Any) -> Iterator[dict[str, Any]]:
 
 
 def _short(value: Any) -> str:
-    return re.sub(r"[^\w.-]+", "-", "x".join(map(_word, value)) if isinstance(value, list) else _word(value))
+    return re.sub(r"[^\w.-]+", "-", "x".join(map(yaml_word, value)) if isinstance(value, list) else yaml_word(value))
 
 
 def _typed(options: dict[str, Any]) -> list[str]:
     """Options as they are typed on the command line."""
     words = []
     for option, value in options.items():
-        words += [f"--{option}", *map(_word, value if isinstance(value, list) else [value])]
+        words += [f"--{option}", *map(yaml_word, value if isinstance(value, list) else [value])]
     return words
-
-
-def _word(value: Any) -> str:
-    """A value of YAML as it is typed: null, true, false, or what it is."""
-    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def run_study(
@@ -180,10 +174,10 @@ def _another(training: Training) -> list[str]:
 
 
 def _run(command: list[str], stop_signal: str) -> int:
-    """Run a command to its end and give its exit code; what asks this process to stop asks the command to.
+    """Run a command to its end and return its exit code; forward stop signals to it.
 
-    It gets a session of its own, so that Ctrl-C reaches it once, by way of the launcher, which passes this signal on.
-    Asked to stop it may end with another code than TO_BE_CONTINUED, where a launcher kills ranks that leave later.
+    The command gets a session of its own, so that Ctrl-C reaches it once, through the launcher. A stopped command may
+    end with another code than TO_BE_CONTINUED: some launchers kill the ranks that leave last.
     """
     stopped = False
     with subprocess.Popen(command, start_new_session=True) as process:

@@ -89,7 +89,12 @@ def by_blocks(fusion: Fusion, local: np.ndarray) -> np.ndarray:
 
 
 def mean(local: np.ndarray) -> np.ndarray:
-    """Average probability of the local decisions [N, S, K]: final decisions [S, K]."""
+    """Average probability of the local decisions [N, S, K]: final decisions [S, K].
+
+    Example:
+        >>> mean(np.array([[[0.5, 0.5]], [[0.75, 0.25]]])).tolist()
+        [[0.625, 0.375]]
+    """
     return np.asarray(local[present(local)].mean(axis=0, dtype=np.float64), np.float32)
 
 
@@ -97,6 +102,10 @@ def vote(local: np.ndarray) -> np.ndarray:
     """Majority vote of the local decisions [N, S, K]: final decisions [S, K], the share of the votes.
 
     A tie is decided by the average probability, which weighs less than one vote.
+
+    Example:
+        >>> vote(np.array([[[0.6, 0.4]], [[0.4, 0.6]], [[0.1, 0.9]]])).argmax(axis=1).tolist()
+        [1]
     """
     voters = local[present(local)]
     votes = np.eye(local.shape[2], dtype=np.float32)[voters.argmax(axis=2)].sum(axis=0)

@@ -33,6 +33,10 @@ def owned(subdomains: int, ranks: int, rank: int) -> range:
     """The subdomains that `rank` owns: consecutive ones, shared out evenly.
 
     With more ranks than subdomains the first of each `team` owns one, and the others none.
+
+    Example:
+        >>> [owned(16, 3, rank) for rank in range(3)]
+        [range(0, 6), range(6, 11), range(11, 16)]
     """
     if ranks <= subdomains:
         return range(*block(subdomains, ranks, rank))
@@ -64,6 +68,10 @@ def windows(image_shape: Sequence[int], grid: Sequence[int], overlap: int = 0) -
     Raises:
         InputError: grid and image have different numbers of dimensions, the grid is larger than the image, or the
             overlap reaches past the neighbouring block.
+
+    Example:
+        >>> [extent(window) for window in windows((28, 28), (2, 2), overlap=2)]
+        [(16, 16), (16, 16), (16, 16), (16, 16)]
     """
     shown = " ".join(map(str, grid))
     pixels = "x".join(map(str, image_shape))

@@ -25,6 +25,10 @@ def accuracy(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     Returns:
         [...] float64, a scalar array for final decisions [S, K].
+
+    Example:
+        >>> float(accuracy(np.array([[0.9, 0.1], [0.3, 0.7], [0.6, 0.4], [0.2, 0.8]]), np.array([0, 1, 1, 1])))
+        0.75
     """
     right: np.ndarray = decisions.argmax(-1) == labels
     return np.asarray(right.mean(-1))

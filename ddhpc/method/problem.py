@@ -115,7 +115,7 @@ def open_problem(config: Config) -> Problem:
     if config.coherent.start != "none" and len(decomposition) == 1:
         raise InputError(f"--coherent.start {config.coherent.start}: expected a grid of more than one subdomain")
     decisions = config.coarse.decisions if len(decomposition) > 1 else "in_sample"
-    fold = folds(packed.labels("train"), decisions, config.run.seed, packed.classes)
+    fold = folds(packed.labels["train"], decisions, config.run.seed, packed.classes)
     problem = Problem(
         config=config, packed=packed, decomposition=decomposition, width=width, decisions=decisions, fold=fold
     )

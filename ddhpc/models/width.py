@@ -10,5 +10,9 @@ def local_width(global_width: int, subdomains: int) -> int:
 
     The parameters of a CNN grow with the square of its width, so the local CNNs together have about as many
     parameters as the global CNN: "proportionally smaller" in the sense of arXiv:2302.06564.
+
+    Example:
+        >>> local_width(32, 16)
+        8
     """
     return max(1, round(global_width / sqrt(subdomains)))

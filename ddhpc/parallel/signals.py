@@ -12,8 +12,8 @@ from ddhpc.parallel import launcher
 class StopRequest:
     """Signals that ask the job to stop: SIGTERM, SIGINT, and the one that the scheduler sends ahead of the time limit.
 
-    In the start-up, where there is nothing to save, all ranks leave at once. After `defer` a handler only takes the
-    name of the signal down, and the training loop looks at it; a second Ctrl-C does not wait.
+    In the start-up, where there is nothing to save, all ranks leave at once. After `defer` the handler only records
+    the signal, and the training loop looks at it; a second Ctrl-C interrupts at once.
     """
 
     def __init__(self, advance: Literal["USR1", "USR2"]) -> None:
@@ -30,11 +30,11 @@ class StopRequest:
             signal.signal(getattr(signal, name), handler)
 
     def defer(self) -> None:
-        """From here on signals wait for someone to look."""
+        """From here on only record signals."""
         self._deferred = True
 
     def obey(self) -> None:
-        """Raise Stopped if a signal has come."""
+        """Raise Stopped if a signal was recorded."""
         if self.signal:
             raise Stopped(f"stopped by {self.signal}")
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import uuid
-from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 
 import h5py
-import numpy as np
 import torch
 
 import ddhpc
@@ -23,9 +21,7 @@ from ddhpc.parallel.communicator import Communicator
 from ddhpc.parallel.placement import Place
 
 
-def describe_run(
-    problem: Problem, labels: Mapping[str, np.ndarray], comm: Communicator, place: Place
-) -> results.Layout:
+def describe_run(problem: Problem, comm: Communicator, place: Place) -> results.Layout:
     """Metadata and sizes of the results file; collective, since hosts and devices come from all ranks."""
     from mpi4py import MPI
 
@@ -60,7 +56,7 @@ def describe_run(
         grid=config.decomposition.grid,
         overlap=config.decomposition.overlap,
         image_shape=packed.image_shape,
-        labels=labels,
+        labels=packed.labels,
         fold=problem.fold,
         decisions=problem.decisions,
         ids={split: packed.ids(split) for split in SPLITS} if comm.rank == 0 else {},

@@ -83,6 +83,4 @@ def _problems(
         return [] if share is not None and np.isnan(share) else [f"{name}: absent, but has an accuracy"]
     if not np.allclose(decisions.sum(-1), 1, atol=1e-3) or decisions.min() < 0:
         return [f"{name}: holds rows that are not probabilities"]
-    return (
-        [] if accuracy(decisions, labels) == share else [f"{name}: the accuracy that is kept does not follow from it"]
-    )
+    return [] if accuracy(decisions, labels) == share else [f"{name}: the stored accuracy does not match it"]

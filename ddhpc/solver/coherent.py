@@ -127,7 +127,7 @@ class CnnDnn:
         self.counts = [len(owned(self.problem.subdomains, comm.size, rank)) for rank in range(comm.size)]
         self.config = settings(job.problem.config)
         self.device = torch.device(job.place.device)
-        self.target = torch.from_numpy(job.labels["train"]).to(self.device)
+        self.target = torch.from_numpy(job.problem.packed.labels["train"]).to(self.device)
         self.batch_size = min(self.config.batch_size, len(self.target))
         self.batches = len(self.target) // self.batch_size
         """Steps of an epoch."""

@@ -37,8 +37,6 @@ class Job:
     """What the subdomains of a rank have in common."""
 
     problem: Problem
-    labels: dict[str, np.ndarray]
-    """By split, [S] int64."""
     directory: Path
     """Of the run."""
     run: str
@@ -74,15 +72,15 @@ def solve_or_leave_out(job: Job, subdomain: int) -> LocalSolution:
             raise
         logs.warn(f"subdomain {subdomain} is absent: {' '.join(f'{type(error).__name__}: {error}'.split())}")
         job.progress.step(subdomain, 1, float("nan"))
-        return absent(job.problem, job.labels)
+        return absent(job.problem)
 
 
-def absent(problem: Problem, labels: dict[str, np.ndarray]) -> LocalSolution:
+def absent(problem: Problem) -> LocalSolution:
     """The solution of a subdomain that cannot be trained."""
-    never = [float("nan")] * problem.config.local.epochs
+    packed, never = problem.packed, [float("nan")] * problem.config.local.epochs
     return LocalSolution(
         present=False,
-        decisions={split: np.zeros((len(labels[split]), len(problem.packed.classes)), np.float32) for split in SPLITS},
+        decisions={split: np.zeros((packed.samples[split], len(packed.classes)), np.float32) for split in SPLITS},
         accuracy=dict.fromkeys(SPLITS, float("nan")),
         history=History(loss=never, accuracy=never, learning_rate=never, seconds=never),
     )
@@ -137,7 +135,8 @@ class SubdomainTraining:
         self.before = Cost(**saved["cost"]) if saved else Cost()
         self.due = time.monotonic() + job.problem.config.run.checkpoint_seconds
         self.fits, self.fit = job.problem.fits, saved["fit"] if saved else 0
-        nothing = np.zeros((len(job.labels["train"]), len(job.problem.packed.classes)), np.float32)
+        packed = job.problem.packed
+        nothing = np.zeros((packed.samples["train"], len(packed.classes)), np.float32)
         self.decided: np.ndarray = saved["decided"].numpy() if saved else nothing
         """Local decisions [S, K] for the training split, as far as they are made."""
 
@@ -155,7 +154,7 @@ class SubdomainTraining:
         cnn, history = self.train()
         if team.rank == 0:  # a checkpoint of the last step leaves no step that would report the end
             self.job.progress.step(self.subdomain, 1, history.accuracy[-1])
-        precision, labels = problem.config.local.precision, self.job.labels
+        precision, labels = problem.config.local.precision, problem.packed.labels
         decisions = {"train": self.decided}
         decisions |= {split: local_decisions(cnn, self.images[split], precision, team) for split in ("val", "test")}
         cost = self.cost()
@@ -173,7 +172,8 @@ class SubdomainTraining:
 
     def train(self) -> tuple[nn.Module, History]:
         """The local CNN, trained once, or once for each fold (`cross_fitting`), of which the last decides on others."""
-        config, images, labels = self.job.problem.config.local, self.images["train"], self.job.labels["train"]
+        problem, images = self.job.problem, self.images["train"]
+        config, labels = problem.config.local, problem.packed.labels["train"]
         for number in range(self.fit, len(self.fits)):
             self.fit, fit = number, self.fits[number]
             cnn = local_cnn(self.job, self.subdomain, *fit.key)

@@ -41,15 +41,22 @@ def problem_line(problem: Problem) -> str:
     )
 
 
-def print_run(run: Path, checkpoints: bool = False) -> None:
-    """Verify a run, if wanted its checkpoints too, and print its table; InputError if a file is not whole or absent."""
-    problems = checkpoint.verify(run) if checkpoints else []
+def inspect_run(run: Path) -> None:
+    """Verify a run and its checkpoints, and print its table; InputError if a file is damaged or absent."""
+    problems = checkpoint.verify(run)
     if not is_finished(run) and (kept := list(run.glob("checkpoints/*.pt"))):
         state = (
             f"not finished, {len(kept)} subdomains have a checkpoint; the same command with --output {run} continues"
         )
         raise InputError(f"{run}: {'; '.join([state, *problems])}")
     problems += verify(run)
+    print_run(run)
+    if problems:
+        raise InputError(f"{run}: damaged: {'; '.join(problems)}")
+
+
+def print_run(run: Path) -> None:
+    """Print the table of a finished run; InputError if there is none."""
     out = console()
     with open_results(run) as file:
         tables = {
@@ -74,8 +81,6 @@ def print_run(run: Path, checkpoints: bool = False) -> None:
         f"run directory {run}  (python -m ddhpc inspect {run}; h5dump -n {run / 'results.h5'})",
         soft_wrap=True,
     )
-    if problems:
-        raise InputError(f"{run}: damaged: {'; '.join(problems)}")
 
 
 def _grid_table(file: h5py.File) -> Table:

@@ -1,9 +1,6 @@
 """Whole jobs on a GPU: pinning, precision, streaming, ranks that share one, stop and continue, teams."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import h5py
@@ -12,7 +9,7 @@ import pytest
 import torch
 
 from ddhpc.results import verify
-from tests.conftest import mpirun
+from tests.jobs.starting import mpirun, start
 
 GPUS = torch.cuda.device_count()
 pytestmark = [
@@ -97,14 +94,12 @@ def test_cross_fitted_and_coherent(cwd, on_cpu):
 
 
 def test_stopped_and_continued(cwd, on_gpu):
-    options = [*map(str, OPTIONS), "--local.precision", "float32", "--run.checkpoint_seconds", "0.5"]
-    command = ["mpirun", "-n", "2", sys.executable, "-m", "ddhpc", *options, "--output", "stopped"]
-    with (cwd / "stderr").open("w") as stderr:
-        job = subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=stderr, env=os.environ)
-        while job.poll() is None and not list((cwd / "stopped").glob("checkpoints/*.pt")):
-            time.sleep(0.05)
-        job.send_signal(signal.SIGUSR2)
-        assert job.wait(timeout=120) == 75, (cwd / "stderr").read_text()
+    options = [*OPTIONS, "--local.precision", "float32", "--run.checkpoint_seconds", 0.5, "--output", "stopped"]
+    job = start(2, *options, cwd=cwd)
+    while job.poll() is None and not list((cwd / "stopped").glob("checkpoints/*.pt")):
+        time.sleep(0.05)
+    job.send_signal(signal.SIGUSR2)
+    assert job.wait(timeout=120) == 75, (cwd / "stderr").read_text()
     accuracy, _, _ = train(cwd, "stopped", "--local.precision", "float32")
     same_accuracy(accuracy, on_gpu[0])
 

@@ -86,7 +86,7 @@ def test_streamed_training_has_the_bits_of_held(packed, margin):
     results = []
     for images in both(packed, margin=margin):
         cnn = network(packed, extent(images.core))
-        history = train_local(cnn, LocalProblem(images=images, labels=packed.labels("train"), config=config), SILENT)
+        history = train_local(cnn, LocalProblem(images=images, labels=packed.labels["train"], config=config), SILENT)
         results.append((cnn.state_dict(), history, local_decisions(cnn, images, "float32")))
     (ours, history, decisions), (theirs, other_history, other_decisions) = results
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -102,7 +102,7 @@ class Halt(Exception):
 def test_a_checkpoint_of_one_continues_with_the_other(packed, streams, tmp_path):
     """6 steps an epoch; stopped in the middle of the second."""
     images = dict(zip((False, True), both(packed, margin=4), strict=True))
-    labels, window = packed.labels("train"), extent(images[False].core)
+    labels, window = packed.labels["train"], extent(images[False].core)
     undisturbed = network(packed, window)
     train_local(undisturbed, LocalProblem(images=images[False], labels=labels, config=AUGMENTED), SILENT)
 

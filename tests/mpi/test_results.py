@@ -252,7 +252,7 @@ def test_damage_is_found(comm, directory):
             file["local/val/decision"][1, 2, 3] = sound
             file["local/test/accuracy"][0] = 1
         assert results.verify(directory) == [
-            "/local/test/decision of subdomain 0: the accuracy that is kept does not follow from it"
+            "/local/test/decision of subdomain 0: the stored accuracy does not match it"
         ]
         os.truncate(path, path.stat().st_size // 2)
         with pytest.raises(InputError, match=r"results.h5: truncated, or not HDF5"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import mpirun
+from tests.jobs.starting import mpirun
 
 OPTIONS = ["--local.epochs", 2, "--local.batch_size", 16, "--coarse.epochs", 20, "--model.global_width", 8]
 

@@ -10,7 +10,8 @@ import pytest
 from ddhpc.cli import main
 from ddhpc.data.packed import Contents, Split, write_packed
 from ddhpc.results import open_results
-from tests.conftest import mpirun, striped
+from tests.conftest import striped
+from tests.jobs.starting import mpirun
 
 CLASSES = (
     *(

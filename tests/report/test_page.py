@@ -20,7 +20,8 @@ from ddhpc.report.dependence import drops
 from ddhpc.report.page import write_report
 from ddhpc.results.cost import check_baseline, critical_path
 from ddhpc.wording import duration, percent
-from tests.conftest import mpirun, pack_small
+from tests.conftest import pack_small
+from tests.jobs.starting import mpirun
 
 pytestmark = pytest.mark.slow  # trains
 

@@ -9,7 +9,7 @@ import torch
 
 from ddhpc.errors import InputError
 from ddhpc.results import checkpoint
-from tests.disks import REFUSALS, disk
+from tests.jobs.disks import REFUSALS, disk
 
 
 def torch_bytes(content):

@@ -9,8 +9,9 @@ from ddhpc.errors import InputError
 from ddhpc.report.summary import facts, summary
 from ddhpc.results import open_results
 from ddhpc.tables.comparison import row
-from ddhpc.tables.run import print_run
-from tests.conftest import mpirun, pack_small
+from ddhpc.tables.run import inspect_run
+from tests.conftest import pack_small
+from tests.jobs.starting import mpirun
 
 UNREAD = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "units", "description", "NX_class", "signal", "axes")
 """Attributes for other programs."""
@@ -142,7 +143,7 @@ def test_no_spoiled_file_ends_in_a_traceback(file, capsys):
         try:
             with open_results(file):
                 pass  # refuses nearly all, so that the rest need not be tried
-            print_run(file)
+            inspect_run(file)
             row(file)
             with open_results(file) as opened:
                 assert summary(opened, None)

@@ -14,8 +14,8 @@ from PIL import Image
 
 from ddhpc.config import Config, recipe_names
 from ddhpc.results import verify
-from tests.conftest import mpirun, pack_small
-from tests.jobs import decisions, same_bits
+from tests.conftest import pack_small
+from tests.jobs.starting import decisions, mpirun, same_bits
 
 pytestmark = pytest.mark.slow
 
@@ -118,11 +118,13 @@ def test_sixteen_ranks_on_four_nodes(slurm, desk):
 
 
 def test_a_job_continues_after_its_time_limit(slurm, paced, undisturbed):
-    """Slurm itself signals the batch shell between 15 and 45 s after the start, and a minute is the limit."""
+    """Slurm itself signals the batch shell between 15 and 45 s after the start, and a minute is the limit.
+
+    On a busy machine a job needs more than two minutes, and is requeued more than once.
+    """
     limits = ["--time=1", "--signal=B:USR2@15", "--ntasks=2", SLOW]
     job = slurm.submit(*limits, "slurm/train.sbatch", *OPTIONS, cwd=paced)
-    ended = completed(slurm, job, paced)
-    assert ended["Restarts"] == "1"
+    assert int(completed(slurm, job, paced)["Restarts"]) >= 1
     text = log(paced, job)
     assert (
         f"stopped by SIGUSR2; checkpoints are made, continue with the same command, --output runs/ddhpc-{job}" in text

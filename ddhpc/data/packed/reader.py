@@ -53,6 +53,8 @@ class Packed:
     classes: tuple[str, ...]
     samples: dict[str, int]
     """Number of images by split."""
+    labels: Mapping[str, np.ndarray]
+    """Class indices by split, [S] int64."""
     mean: np.ndarray
     """[C] float64, of the training split in stored units."""
     std: np.ndarray
@@ -102,11 +104,6 @@ class Packed:
         """One whole image [C, *spatial] in the stored dtype, to look at."""
         with self._opened() as file:
             return _native(file[f"{split}/image"][index])
-
-    def labels(self, split: str) -> np.ndarray:
-        """Class indices [S] int64 of a split."""
-        with self._opened() as file:
-            return np.asarray(file[f"{split}/label"], np.int64)
 
     def ids(self, split: str) -> list[str]:
         """Names [S] of the samples of a split, for most sources relative file paths."""
@@ -163,11 +160,18 @@ def find(file: str) -> Path:
 
 
 def open_packed(path: Path | str) -> Packed:
-    """Opens a packed file, checks that it is whole and consistent, and describes it.
+    """Open a packed file, check that it is whole and consistent, and describe it.
 
-    Raises InputError, naming the file, for anything that is not a complete packed file of format version 1
-    with at least two classes, no empty split, labels 0..K-1, training samples of every class and finite
-    statistics.
+    Raises:
+        InputError: names the file, for anything that is not a complete packed file of format version 1 with at least
+            two classes, no empty split, labels 0..K-1, training samples of every class and finite statistics.
+
+    Example:
+        >>> packed = open_packed(find("fashion_mnist.h5"))
+        >>> packed.image_shape, packed.samples["train"]
+        ((28, 28), 6000)
+        >>> packed.read("val", (slice(0, 14), slice(14, 28)), slice(0, 3)).shape
+        (3, 1, 14, 14)
     """
     path = Path(path)
     with reading(path) as file:
@@ -232,6 +236,7 @@ def describe(file: h5py.File, path: Path) -> Packed:
         dtype=train.dtype.newbyteorder("="),
         classes=classes,
         samples=samples,
+        labels=labels,
         mean=mean,
         std=std,
         chunk_shape=train.chunks[2:],

@@ -107,8 +107,8 @@ def test_what_a_packed_file_tells(file):
     assert packed.dimensions == 2
     assert packed.chunk_shape == (4, 4)
     assert packed.source == "test"
-    assert packed.labels("val").tolist() == [0, 1, 0, 1, 0]
-    assert packed.labels("val").dtype == np.int64
+    assert packed.labels["val"].tolist() == [0, 1, 0, 1, 0]
+    assert packed.labels["val"].dtype == np.int64
     assert packed.ids("test")[4] == "größe/4"
 
 
@@ -389,7 +389,7 @@ def test_the_default_data_is_found_from_anywhere(tmp_path, monkeypatch):
     assert packed.classes[0] == "T-shirt/top"
     assert packed.path.stat().st_size < 6e6
     for split, each in (("train", 600), ("val", 100), ("test", 150)):
-        assert np.bincount(packed.labels(split)).tolist() == [each] * 10
+        assert np.bincount(packed.labels[split]).tolist() == [each] * 10
     assert not set(packed.ids("train")) & set(packed.ids("val"))
     images = packed.read("train", whole(packed)).astype(np.float64)
     np.testing.assert_allclose([packed.mean[0], packed.std[0]], [images.mean(), images.std()])

@@ -92,7 +92,7 @@ def content(prepared: Prepared, split: str) -> tuple[list[str], np.ndarray, np.n
     """Ids without file endings, labels and pixels."""
     packed = prepared.packed
     ids = [name.partition(".")[0] for name in packed.ids(split)]
-    return ids, packed.labels(split), packed.read(split, (slice(None), slice(None)))
+    return ids, packed.labels[split], packed.read(split, (slice(None), slice(None)))
 
 
 def assert_same(one: Prepared, other: Prepared) -> None:
@@ -146,7 +146,7 @@ def test_fewer_training_images(tree, batches, tmp_path):
     many, few = (prepare(tree, tmp_path / f"{n}.h5", train_samples=n) for n in (55, 20))
     assert_same(few, prepare(batches, tmp_path / "c.h5", train_samples=20))
     assert few.packed.samples == {"train": 20, "val": 10, "test": 30}
-    assert np.bincount(few.packed.labels("train")).tolist() == [2] * 10
+    assert np.bincount(few.packed.labels["train"]).tolist() == [2] * 10
     assert set(few.packed.ids("train")) < set(many.packed.ids("train")) < set(whole.packed.ids("train"))
     assert many.packed.ids("val") == whole.packed.ids("val")
     assert "train: 20 of 110 images, the same share of each class, seed 0" in few.notes

@@ -60,7 +60,7 @@ def test_only_frames_are_packed_and_the_rest_is_counted(faces):
     ids = [name for split in packed.splits for name in packed.ids(split)]
     assert sorted(ids) == sorted(f"{name}/{name}_P00A{light}.pgm" for name in SUBJECTS for light in SMALL + LARGE)
     for split in packed.splits:
-        assert [packed.classes[label] for label in packed.labels(split)] == [name[:7] for name in packed.ids(split)]
+        assert [packed.classes[label] for label in packed.labels[split]] == [name[:7] for name in packed.ids(split)]
     left_out = {note for note in prepared.notes if "left out" in note}
     assert left_out == {
         "3 files left out: ambient frame, without the light and not cropped",
@@ -86,7 +86,7 @@ def test_pixels_belong_to_their_ids(faces):
 def test_random_draws_the_same_number_of_each_subject(faces):
     prepared = prepare(faces, val_fraction=0.25, test_fraction=0.5)
     assert prepared.packed.samples == {"train": 9, "val": 9, "test": 18}
-    assert np.bincount(prepared.packed.labels("test")).tolist() == [6, 6, 6]
+    assert np.bincount(prepared.packed.labels["test"]).tolist() == [6, 6, 6]
     assert "test: 50% of each class in train, seed 0" in prepared.notes
     assert prepare(faces, seed=1).packed.digest != prepare(faces, seed=0).packed.digest
 
@@ -98,7 +98,7 @@ def test_light_trains_on_small_azimuths_and_tests_on_large_ones(faces):
     assert lights["test"] == dict.fromkeys(LARGE, 3)
     assert lights["train"] + lights["val"] == dict.fromkeys(SMALL, 3)
     assert packed.samples == {"train": 18, "val": 6, "test": 12}
-    assert np.bincount(packed.labels("val")).tolist() == [2, 2, 2]
+    assert np.bincount(packed.labels["val"]).tolist() == [2, 2, 2]
     assert "test: lights of more than 35 degrees azimuth, any elevation" in prepared.notes
     assert "test: lights of more than 35 degrees" in packed.source
     assert not any(note.startswith("test: 15%") for note in prepared.notes)

@@ -60,7 +60,7 @@ def test_a_folder_of_classes(folder):
     ids = [name for split in packed.splits for name in packed.ids(split)]
     assert sorted(ids) == sorted(f"{name}/{i}.png" for name in ("ape", "bee") for i in range(10))
     for split in packed.splits:
-        assert [packed.classes[label] for label in packed.labels(split)] == [name[:3] for name in packed.ids(split)]
+        assert [packed.classes[label] for label in packed.labels[split]] == [name[:3] for name in packed.ids(split)]
 
 
 def test_pixels_belong_to_their_ids(folder):
@@ -86,7 +86,7 @@ def test_given_splits_are_kept_and_a_missing_one_is_drawn(tmp_path):
     prepared = prepare(tmp_path / "in", test_fraction=0.3)
     assert prepared.packed.samples == {"train": 14, "val": 1, "test": 6}
     assert prepared.packed.ids("val") == ["val/bee/v.png"]
-    assert np.bincount(prepared.packed.labels("test")).tolist() == [3, 3]
+    assert np.bincount(prepared.packed.labels["test"]).tolist() == [3, 3]
     assert any("test: 30% of each class in train" in note for note in prepared.notes)
     assert not any("val: " in note for note in prepared.notes)
     assert "test: 30% of each class in train" in prepared.packed.source

@@ -77,7 +77,7 @@ def test_class_folders(folder):
     for name, voxels in whole(prepared).items():
         assert np.array_equal(voxels, load(folder / name))
     for split in packed.splits:
-        names = [packed.classes[label] for label in packed.labels(split)]
+        names = [packed.classes[label] for label in packed.labels[split]]
         assert names == [name[:4] for name in packed.ids(split)]
 
 
@@ -127,7 +127,7 @@ def test_patients_with_volumes_of_all_classes_are_drawn_too(folder):
     rows = [f"in/CT-{k}/{i}.nii{'.gz' * (k == 0)},{k},P{i}" for k in (0, 1) for i in range(6)]
     packed = prepare(table(folder.parent / "x.csv", *rows, columns="path,label,patient")).packed
     assert packed.samples == {"train": 8, "val": 2, "test": 2}
-    assert sorted(packed.labels("val")) == [0, 1]
+    assert sorted(packed.labels["val"]) == [0, 1]
 
 
 def test_a_table_as_spreadsheets_save_it(folder):
@@ -197,7 +197,7 @@ def test_groups_of_classes(folder):
     assert sum(packed.samples.values()) == 18
     assert "class CT-1 is in no group: 6 volumes" in prepared.notes
     for split in packed.splits:
-        assert [name.startswith("CT-") for name in packed.ids(split)] == packed.labels(split).astype(bool).tolist()
+        assert [name.startswith("CT-") for name in packed.ids(split)] == packed.labels[split].astype(bool).tolist()
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
-"""Jobs that tests disturb, and what tells that their results have the bits of an undisturbed one."""
+"""The program as people start it, jobs that tests disturb, and whether results have the bits of an undisturbed one."""
 
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -11,24 +12,54 @@ import yaml
 
 from ddhpc.results import checkpoint, fingerprint, verify
 
-OPTIONS = [
+TRAINING = [
     *("--decomposition.grid", 2, 3, "--local.epochs", 40, "--local.batch_size", 16, "--coarse.epochs", 30),
     *("--model.global_width", 8, "--local.shift", 1, "--run.threads", 1, "--run.checkpoint_seconds", 1),
 ]
+"""Long enough to be disturbed."""
 
 
-def start(ranks, small, cwd, *arguments, through=()):
-    """The job, running, each rank started through a command; its standard error goes to a file."""
-    command = ["mpirun", "-n", ranks, *through, sys.executable, "-m", "ddhpc", "--data.file", small, *OPTIONS]
+def command(ranks: int, *arguments: object, through: tuple[str, ...] = ()) -> list[str]:
+    """`mpirun -n RANKS python -m ddhpc ARGUMENTS`, each rank started through a command; without mpirun for 0 ranks."""
+    launcher = ["mpirun", "-n", str(ranks)] if ranks else []
+    return [*launcher, *through, sys.executable, "-m", "ddhpc", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    """That of a person who has one thread a rank; never that of this process, in which MPI may have left its own."""
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def mpirun(ranks: int, *arguments: object, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """The finished job of a `command` in a directory."""
+    return subprocess.run(
+        command(ranks, *arguments),
+        cwd=cwd,
+        timeout=timeout,
+        capture_output=True,
+        text=True,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def start(ranks: int, *arguments: object, cwd: Path, through: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+    """The running job of a `command`; what it says goes to the files stdout and stderr in its directory."""
     with (cwd / "stderr").open("w") as stderr, (cwd / "stdout").open("w") as stdout:
         return subprocess.Popen(
-            [*map(str, command), "--output", "run", *map(str, arguments)],
+            command(ranks, *arguments, through=through),
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env=environment(),
         )
+
+
+def start_training(ranks, small, cwd, *arguments, through=()):
+    """A running `TRAINING` on a packed file, into the run directory `run`."""
+    options = ["--data.file", small, *TRAINING, "--output", "run", *arguments]
+    return start(ranks, *options, cwd=cwd, through=through)
 
 
 def ranks_of(job):

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from ddhpc.results import verify
-from tests.conftest import mpirun, pack_small
-from tests.jobs import decisions
+from tests.conftest import pack_small
+from tests.jobs.starting import decisions, mpirun
 
 pytestmark = pytest.mark.slow
 

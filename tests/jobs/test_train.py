@@ -11,9 +11,8 @@ import pytest
 
 from ddhpc.method.metrics import accuracy
 from ddhpc.results import verify
-from tests.conftest import mpirun
-from tests.disks import mounted
-from tests.jobs import decisions
+from tests.jobs.disks import mounted
+from tests.jobs.starting import decisions, mpirun
 
 pytestmark = pytest.mark.slow  # many jobs under mpirun
 

@@ -12,19 +12,16 @@ import pytest
 import torch
 from torch import nn
 
-from ddhpc.config import Coarse, Coherent, Config, Data
+from ddhpc.config import Config
 from ddhpc.data.packed import SPLITS
-from ddhpc.errors import InputError
 from ddhpc.method.local import schedule
 from ddhpc.method.problem import open_problem
 from ddhpc.method.windows import channels_last
 from ddhpc.models.dnn import dnn
 from ddhpc.results import checkpoint, verify
 from ddhpc.solver.coherent import settings
-from ddhpc.tables.plan import print_plan, shares
-from tests.conftest import mpirun
-from tests.jobs import decisions, ranks_of, start, state
-from tests.test_train import FAULTY
+from tests.jobs.starting import decisions, mpirun, ranks_of, start_training, state
+from tests.jobs.test_train import FAULTY
 
 OPTIONS = [
     *("--decomposition.grid", 2, 2, "--local.epochs", 2, "--local.batch_size", 16, "--model.global_width", 8),
@@ -51,37 +48,6 @@ def outcome(directory):
 def same(found, expected):
     for name, values in expected.items():
         assert np.array_equal(values, found[name]), name
-
-
-def test_the_rate_is_lower_where_the_networks_are_trained_already():
-    rates = {start: settings(Config(coherent=Coherent(start=start))).learning_rate for start in ("scratch", "transfer")}
-    assert rates == {"scratch": 0.1, "transfer": pytest.approx(0.01)}
-    assert settings(Config(coherent=Coherent(start="transfer", learning_rate=0.5))).learning_rate == 0.5
-
-
-def test_absent_subdomains_do_not_go_with_it():
-    with pytest.raises(InputError, match=r"--coherent.start transfer: expected --coarse.allow_missing 0 with it"):
-        Config(coherent=Coherent(start="transfer"), coarse=Coarse(allow_missing=1))
-
-
-def test_a_configuration_without_the_section_is_read():
-    text = Config().to_yaml()
-    before, after = text.index("coherent:"), text.index("run:")
-    assert Config.from_yaml(text[:before] + text[after:]) == Config()
-
-
-def test_the_plan_tells_traffic_and_memory(small, capsys):
-    plain, coherent = (
-        open_problem(Config(data=Data(file=str(small)), coherent=Coherent(start=start)))
-        for start in ("none", "scratch")
-    )
-    print_plan(coherent, 2)
-    assert (
-        "coherent CNN-DNN (scratch): 10 more epochs of all local CNNs; in each step 12.0 KiB" in capsys.readouterr().out
-    )
-    assert all(
-        more.memory_bytes > less.memory_bytes for more, less in zip(shares(coherent, 2), shares(plain, 2), strict=True)
-    )
 
 
 @pytest.mark.slow
@@ -127,7 +93,7 @@ def test_the_whole_training_is_that_of_one_module_with_one_optimizer(small, tmp_
         local = [cnn(each[batch]).softmax(1) for cnn, each in zip(cnns, windows[split], strict=True)]
         return whole[-1](torch.cat(local, 1))
 
-    labels = torch.from_numpy(packed.labels("train"))
+    labels = torch.from_numpy(packed.labels["train"])
     losses = []
     for epoch in range(3):
         problem.seed(4, epoch)
@@ -160,14 +126,14 @@ def test_transfer_starts_from_what_the_sequential_training_gave(small, tmp_path)
 def undisturbed(small, tmp_path_factory):
     """Outcome of a run that nothing happened to, on the options of tests/jobs.py."""
     cwd = tmp_path_factory.mktemp("undisturbed")
-    job = start(2, small, cwd, *LONG)
+    job = start_training(2, small, cwd, *LONG)
     assert job.wait(timeout=300) == 0, (cwd / "stderr").read_text()
     return outcome(cwd / "run")
 
 
 def under_way(small, cwd, ranks, before=0):
     """A job that trains the CNN-DNN and has kept every network after more than `before` steps."""
-    job = start(ranks, small, cwd, *LONG)
+    job = start_training(ranks, small, cwd, *LONG)
     while job.poll() is None and steps(cwd)[0] <= before:
         time.sleep(0.1)
     return job
@@ -197,7 +163,7 @@ def test_a_stopped_job_continues_with_other_ranks(to_one, small, tmp_path, undis
     assert "checkpoints are made, continue with the same command, --output run" in errors[0]
     lowest, highest = steps(tmp_path)
     assert 0 < lowest == highest
-    assert start(2, small, tmp_path, *LONG).wait(timeout=300) == 0, (tmp_path / "stderr").read_text()
+    assert start_training(2, small, tmp_path, *LONG).wait(timeout=300) == 0, (tmp_path / "stderr").read_text()
     same(outcome(tmp_path / "run"), undisturbed)
 
 
@@ -209,7 +175,7 @@ def test_killed_again_and_again_the_bits_are_the_same(small, tmp_path, undisturb
         os.kill(ranks_of(job)[0], signal.SIGKILL)
         assert job.wait(timeout=60) not in (0, 75)
         before = steps(tmp_path)[1]
-    assert start(4, small, tmp_path, *LONG).wait(timeout=300) == 0, (tmp_path / "stderr").read_text()
+    assert start_training(4, small, tmp_path, *LONG).wait(timeout=300) == 0, (tmp_path / "stderr").read_text()
     same(outcome(tmp_path / "run"), undisturbed)
 
 
@@ -240,7 +206,7 @@ def test_networks_of_different_steps_are_brought_together(fault, small, stopped,
     else:
         for each in file.parent.glob(f"{file.stem}.*"):
             each.unlink()
-    assert start(2, small, tmp_path, *LONG).wait(timeout=300) == 0, (tmp_path / "stderr").read_text()
+    assert start_training(2, small, tmp_path, *LONG).wait(timeout=300) == 0, (tmp_path / "stderr").read_text()
     assert ("damaged, its checksum differs" in (tmp_path / "stderr").read_text()) == (fault == "one damaged")
     same(outcome(tmp_path / "run"), undisturbed)
 

@@ -13,16 +13,15 @@ import pytest
 import ddhpc
 from ddhpc.results import verify
 from ddhpc.train import PATIENCE_SECONDS
-from tests.conftest import mpirun
-from tests.disks import REFUSALS, disk
-from tests.jobs import OPTIONS, decisions, ranks_of, same_bits, start, wait_for_checkpoint
+from tests.jobs.disks import REFUSALS, disk
+from tests.jobs.starting import TRAINING, decisions, mpirun, ranks_of, same_bits, start_training, wait_for_checkpoint
 
 pytestmark = pytest.mark.slow
 
 
 def test_ranks_that_start_more_than_a_minute_apart(small, tmp_path, undisturbed):
     late = 'sleep $((70 * ${OMPI_COMM_WORLD_RANK:-$PMI_RANK} / 2)); exec "$0" "$@"'
-    job = start(3, small, tmp_path, through=("bash", "-c", late))
+    job = start_training(3, small, tmp_path, through=("bash", "-c", late))
     assert job.wait(timeout=300) == 0, (tmp_path / "stderr").read_text()
     same_bits(tmp_path / "run", undisturbed[0])
 
@@ -30,17 +29,17 @@ def test_ranks_that_start_more_than_a_minute_apart(small, tmp_path, undisturbed)
 @pytest.mark.parametrize("kind", REFUSALS)
 def test_a_disk_that_takes_no_more_ends_the_job_and_loses_nothing(kind, small, tmp_path, undisturbed):
     with disk(kind, tmp_path / "run") as broken:
-        job = start(2, small, tmp_path)
+        job = start_training(2, small, tmp_path)
         wait_for_checkpoint(tmp_path, job)
         broken.fail()
         assert job.wait(timeout=60) == 2
-        again = mpirun(2, "--data.file", small, *OPTIONS, "--output", "run", cwd=tmp_path)
+        again = mpirun(2, "--data.file", small, *TRAINING, "--output", "run", cwd=tmp_path)
         assert again.returncode == 2
         errors = [line for line in again.stderr.splitlines() if line.startswith("ddhpc: ")]
         assert len(errors) == 1
         assert re.fullmatch(rf"ddhpc: cannot write run/.*: {broken.refusal}; expected .*", errors[0])
         broken.heal()
-        completed = mpirun(2, "--data.file", small, *OPTIONS, "--output", "run", cwd=tmp_path)
+        completed = mpirun(2, "--data.file", small, *TRAINING, "--output", "run", cwd=tmp_path)
         assert completed.returncode == 0, completed.stderr
         assert re.search("[1-6] of 6 subdomains have a checkpoint", completed.stdout)
         same_bits(tmp_path / "run", undisturbed[0])
@@ -48,7 +47,7 @@ def test_a_disk_that_takes_no_more_ends_the_job_and_loses_nothing(kind, small, t
 
 def test_a_rank_that_stands_still_is_waited_for(small, tmp_path, undisturbed):
     """Three times as long as ranks wait for one that has failed, training and then gathering without it."""
-    job = start(3, small, tmp_path)
+    job = start_training(3, small, tmp_path)
     wait_for_checkpoint(tmp_path, job)
     slow = ranks_of(job)[-1]
     os.kill(slow, signal.SIGSTOP)
@@ -160,7 +159,7 @@ while True:
 def test_a_signal_in_the_start_up_does_not_wait_for_the_first_step(name, victims, small, tmp_path, monkeypatch):
     (tmp_path / "torch.py").write_text(SLOW_TORCH)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(ddhpc.__file__).parents[1]}")
-    job = start(3, small, tmp_path)
+    job = start_training(3, small, tmp_path)
     while len(list(tmp_path.glob("importing-*"))) < 3 and job.poll() is None:
         time.sleep(0.05)
     for pid in ranks_of(job)[-victims:]:

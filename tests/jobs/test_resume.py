@@ -15,7 +15,6 @@ import yaml
 from mpi4py import MPI
 
 from ddhpc.cli.options import configure, train_parser
-from ddhpc.data.packed import SPLITS
 from ddhpc.errors import Stopped
 from ddhpc.method.problem import open_problem
 from ddhpc.method.team import ALONE
@@ -25,8 +24,7 @@ from ddhpc.parallel.stopwatch import Stopwatch
 from ddhpc.results import earlier_jobs, fingerprint, identity
 from ddhpc.results.checkpoint import path
 from ddhpc.solver.subdomain import Job, solve_local
-from tests.conftest import mpirun
-from tests.jobs import OPTIONS, ranks_of, same_bits, start, wait_for_checkpoint
+from tests.jobs.starting import TRAINING, mpirun, ranks_of, same_bits, start_training, wait_for_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +35,7 @@ KILLS = int(os.environ.get("DDHPC_KILLS", "4"))
 def unfinished(small, tmp_path_factory):
     """What a job left that was killed: two subdomains are finished, the third is under way."""
     cwd = tmp_path_factory.mktemp("unfinished")
-    job = start(1, small, cwd)
+    job = start_training(1, small, cwd)
     wait_for_checkpoint(cwd, job, count=3)
     for pid in ranks_of(job):
         os.kill(pid, signal.SIGKILL)
@@ -52,7 +50,7 @@ def test_kills_at_random_moments(small, tmp_path, undisturbed):
     kills, finished, slowest_end = 0, 0, 0.0
     while kills < KILLS or finished == 0:
         ranks = draw.choice((2, 3))
-        job = start(ranks, small, tmp_path)
+        job = start_training(ranks, small, tmp_path)
         moment = draw.uniform(0.3, 1.1 * seconds)
         try:
             job.wait(timeout=moment)
@@ -78,7 +76,7 @@ def test_kills_at_random_moments(small, tmp_path, undisturbed):
 
 @pytest.mark.parametrize("name", ["SIGUSR2", "SIGTERM", "SIGINT"])
 def test_a_stopped_job_continues_with_other_ranks(name, small, tmp_path, undisturbed):
-    job = start(3, small, tmp_path)
+    job = start_training(3, small, tmp_path)
     wait_for_checkpoint(tmp_path, job)
     for pid in ranks_of(job):
         os.kill(pid, getattr(signal, name))
@@ -87,14 +85,14 @@ def test_a_stopped_job_continues_with_other_ranks(name, small, tmp_path, undistu
     assert errors == [f"ddhpc: stopped by {name}; checkpoints are made, continue with the same command, --output run"]
     assert len(list((tmp_path / "run").glob("checkpoints/*.pt"))) >= 3
     assert not (tmp_path / "run/results.h5").exists()
-    completed = mpirun(2, "--data.file", small, *OPTIONS, "--output", "run", cwd=tmp_path)
+    completed = mpirun(2, "--data.file", small, *TRAINING, "--output", "run", cwd=tmp_path)
     assert completed.returncode == 0, completed.stderr
     assert "of 6 subdomains have a checkpoint" in completed.stdout
     same_bits(tmp_path / "run", undisturbed[0])
 
 
 def test_a_signal_to_one_rank_stops_all(small, tmp_path):
-    job = start(3, small, tmp_path, "--local.epochs", 5000, "--overwrite")
+    job = start_training(3, small, tmp_path, "--local.epochs", 5000, "--overwrite")
     wait_for_checkpoint(tmp_path, job)
     os.kill(ranks_of(job)[-1], signal.SIGUSR2)
     assert job.wait(timeout=60) == 75
@@ -103,7 +101,7 @@ def test_a_signal_to_one_rank_stops_all(small, tmp_path):
 
 
 def test_mpirun_passes_the_signal_on(small, tmp_path, undisturbed):
-    job = start(2, small, tmp_path)
+    job = start_training(2, small, tmp_path)
     wait_for_checkpoint(tmp_path, job)
     job.send_signal(signal.SIGUSR2)
     assert job.wait(timeout=60) == 75
@@ -113,7 +111,7 @@ def test_finished_subdomains_are_not_touched_again(small, tmp_path, unfinished, 
     shutil.copytree(unfinished, tmp_path / "run")
     finished = tmp_path / "run/checkpoints/00000.pt"
     before = finished.stat().st_mtime_ns
-    completed = mpirun(2, "--data.file", small, *OPTIONS, "--output", "run", cwd=tmp_path)
+    completed = mpirun(2, "--data.file", small, *TRAINING, "--output", "run", cwd=tmp_path)
     assert completed.returncode == 0, completed.stderr
     assert finished.stat().st_mtime_ns == before
     same_bits(tmp_path / "run", undisturbed[0])
@@ -124,7 +122,7 @@ def test_a_damaged_checkpoint_is_named_and_replaced_by_the_one_before(small, tmp
     file = tmp_path / "run/checkpoints/00002.pt"
     file.with_suffix(".previous").write_bytes(file.read_bytes())
     os.truncate(file, 1000)
-    completed = mpirun(2, "--data.file", small, *OPTIONS, "--output", "run", cwd=tmp_path)
+    completed = mpirun(2, "--data.file", small, *TRAINING, "--output", "run", cwd=tmp_path)
     assert completed.returncode == 0, completed.stderr
     assert f"warning: run/checkpoints/{file.name}: damaged, its checksum differs" in completed.stderr
     same_bits(tmp_path / "run", undisturbed[0])
@@ -132,7 +130,7 @@ def test_a_damaged_checkpoint_is_named_and_replaced_by_the_one_before(small, tmp
 
 def test_a_checkpoint_of_the_very_last_step(small, tmp_path, undisturbed):
     """No step is left to report; rank 0 must not wait for one."""
-    command = configure(["--data.file", str(small), *map(str, OPTIONS)], train_parser())
+    command = configure(["--data.file", str(small), *map(str, TRAINING)], train_parser())
     problem = open_problem(command.config)
     request = signals.StopRequest("USR2")
 
@@ -149,7 +147,6 @@ def test_a_checkpoint_of_the_very_last_step(small, tmp_path, undisturbed):
     (tmp_path / "run").mkdir()
     job = Job(
         problem=problem,
-        labels={split: problem.packed.labels(split) for split in SPLITS},
         directory=tmp_path / "run",
         run=fingerprint(identity(command.config, problem.packed.digest)),
         place=placement.place(Communicator(MPI.COMM_SELF), command.config.run),
@@ -166,7 +163,7 @@ def test_a_checkpoint_of_the_very_last_step(small, tmp_path, undisturbed):
     with pytest.raises(Stopped):  # the signal is still there, and obeyed while windows are read
         solve_local(job, 1)
     assert not path(tmp_path / "run", 1).exists()
-    completed = mpirun(2, "--data.file", small, *OPTIONS, "--output", "run", cwd=tmp_path, timeout=90)
+    completed = mpirun(2, "--data.file", small, *TRAINING, "--output", "run", cwd=tmp_path, timeout=90)
     assert completed.returncode == 0, completed.stderr
     same_bits(tmp_path / "run", undisturbed[0])
 
@@ -192,7 +189,7 @@ def test_another_run_is_refused_with_the_difference(options, recorded, shown, sm
         return {path: path.read_bytes() for path in files}
 
     before = contents()
-    again = mpirun(2, "--data.file", small, *OPTIONS, *options, "--output", "run", cwd=tmp_path)
+    again = mpirun(2, "--data.file", small, *TRAINING, *options, "--output", "run", cwd=tmp_path)
     assert again.returncode == 2
     assert f"holds an unfinished run that is not this one: {shown}" in again.stderr
     assert before == contents()
@@ -200,7 +197,7 @@ def test_another_run_is_refused_with_the_difference(options, recorded, shown, sm
 
 def test_another_run_starts_anew_where_asked(small, tmp_path, unfinished):
     shutil.copytree(unfinished, tmp_path / "run")
-    options = ["--data.file", small, *OPTIONS, "--run.seed", 3, "--output", "run", "--overwrite"]
+    options = ["--data.file", small, *TRAINING, "--run.seed", 3, "--output", "run", "--overwrite"]
     anew = mpirun(2, *options, cwd=tmp_path)
     assert anew.returncode == 0, anew.stderr
     assert "have a checkpoint" not in anew.stdout
@@ -208,7 +205,7 @@ def test_another_run_starts_anew_where_asked(small, tmp_path, unfinished):
 
 def test_single_tasks_train_and_a_last_job_gathers(small, tmp_path, undisturbed):
     """What a job array does: a process for each subdomain, without MPI; then the same command finishes."""
-    arguments = ["--data.file", small, *OPTIONS, "--output", "run"]
+    arguments = ["--data.file", small, *TRAINING, "--output", "run"]
     tasks = []
     for subdomain in range(6):
         command = [sys.executable, "-m", "ddhpc", *map(str, arguments), "--subdomain", str(subdomain)]
@@ -235,7 +232,7 @@ def test_single_tasks_train_and_a_last_job_gathers(small, tmp_path, undisturbed)
     ],
 )
 def test_a_wrong_task_is_refused(arguments, message, small, tmp_path):
-    completed = mpirun(0, "--data.file", small, *OPTIONS, *arguments, cwd=tmp_path)
+    completed = mpirun(0, "--data.file", small, *TRAINING, *arguments, cwd=tmp_path)
     assert completed.returncode == 2
     assert message in completed.stderr
 
@@ -247,7 +244,7 @@ def test_ranks_with_another_copy_of_the_data_train_nothing(small, tmp_path):
     with h5py.File(tmp_path / "rank1/small.h5", "r+") as file:
         file["test/image"].attrs["sha256"] = "0" * 64
     own = 'cd rank${OMPI_COMM_WORLD_RANK:-$PMI_RANK}; exec "$0" "$@" --output ../run'
-    job = start(2, "small.h5", tmp_path, through=("bash", "-c", own))
+    job = start_training(2, "small.h5", tmp_path, through=("bash", "-c", own))
     assert job.wait(timeout=60) == 2
     said = [line for line in (tmp_path / "stderr").read_text().splitlines() if line.startswith("ddhpc: ")]
     assert len(said) == 1
@@ -256,12 +253,12 @@ def test_ranks_with_another_copy_of_the_data_train_nothing(small, tmp_path):
 
 
 def test_a_second_job_in_the_directory_is_refused_and_harms_nothing(small, tmp_path, undisturbed):
-    job = start(2, small, tmp_path)
+    job = start_training(2, small, tmp_path)
     wait_for_checkpoint(tmp_path, job)
     ranks = ranks_of(job)
     for pid in ranks:
         os.kill(pid, signal.SIGSTOP)
-    other = mpirun(1, "--data.file", small, *OPTIONS, "--output", "run", "--overwrite", "--run.seed", 9, cwd=tmp_path)
+    other = mpirun(1, "--data.file", small, *TRAINING, "--output", "run", "--overwrite", "--run.seed", 9, cwd=tmp_path)
     assert other.returncode == 2
     assert int(re.search(r"--output run: a job, process (\d+) on ", other.stderr)[1]) in ranks
     for pid in ranks:
@@ -274,7 +271,7 @@ def test_a_second_job_in_the_directory_is_refused_and_harms_nothing(small, tmp_p
 
 def test_a_job_whose_run_was_taken_over_ends_without_results(small, tmp_path):
     """As after it was suspended for long: what it has trained is not written into the other one's file."""
-    job = start(2, small, tmp_path)
+    job = start_training(2, small, tmp_path)
     wait_for_checkpoint(tmp_path, job)
     part = tmp_path / "run/results.h5.part"
     shutil.copy(part, tmp_path / "theirs")
@@ -295,7 +292,7 @@ def test_the_seconds_of_a_run_are_those_of_all_its_jobs(small, tmp_path, unfinis
     shutil.copytree(unfinished, tmp_path / "run")
     before = earlier_jobs(tmp_path / "run")
     assert before == (0, 0)  # its lock still stands
-    completed = mpirun(2, "--data.file", small, *OPTIONS, "--output", "run", cwd=tmp_path)
+    completed = mpirun(2, "--data.file", small, *TRAINING, "--output", "run", cwd=tmp_path)
     assert completed.returncode == 0, completed.stderr
     assert "2 jobs: local CNNs and the whole run count all of them" in " ".join(completed.stdout.split())
     with h5py.File(tmp_path / "run/results.h5") as file:

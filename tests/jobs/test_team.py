@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ddhpc.results import open_results, verify
-from tests import jobs
-from tests.conftest import mpirun
+from tests.jobs import starting
+from tests.jobs.starting import mpirun
 
 pytestmark = pytest.mark.slow
 
@@ -41,14 +41,14 @@ def test_a_stopped_team_continues_with_the_same_bits(small, tmp_path):
     """Of two ranks; sums over more depend on how DDP has packed the gradients, which it learns in the first step."""
     one = ["--decomposition.grid", 1, 1, "--decomposition.overlap", 0, "--local.epochs", 30]
     one += ["--run.checkpoint_seconds", 0.3]
-    job = jobs.start(2, small, tmp_path, *one)
-    jobs.wait_for_checkpoint(tmp_path, job)
+    job = starting.start_training(2, small, tmp_path, *one)
+    starting.wait_for_checkpoint(tmp_path, job)
     # To one rank alone, which does not own the subdomain.
-    subprocess.run(["kill", "-USR2", str(jobs.ranks_of(job)[-1])], check=True)
+    subprocess.run(["kill", "-USR2", str(starting.ranks_of(job)[-1])], check=True)
     assert job.wait(timeout=60) == 75, (tmp_path / "stderr").read_text()
     for output in ("run", "whole"):
-        options = ["--data.file", small, *jobs.OPTIONS, *one, "--output", output]
+        options = ["--data.file", small, *starting.TRAINING, *one, "--output", output]
         completed = mpirun(2, *options, cwd=tmp_path)
         assert completed.returncode == 0, completed.stderr
         assert ("continuing" in completed.stdout) == (output == "run")
-    jobs.same_bits(tmp_path / "run", jobs.decisions(tmp_path / "whole"))
+    starting.same_bits(tmp_path / "run", starting.decisions(tmp_path / "whole"))

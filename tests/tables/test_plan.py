@@ -1,19 +1,14 @@
 from dataclasses import replace
 
-import h5py
-import numpy as np
 import pytest
 
-from ddhpc.config import Coarse, Config, Data, Decomposition, Local, Model
+from ddhpc.config import Coarse, Config, Data, Decomposition, Local
 from ddhpc.data.packed import SPLITS
 from ddhpc.method.decomposition import extent, grow
-from ddhpc.method.metrics import confusion, scores
 from ddhpc.method.problem import open_problem
 from ddhpc.models import parameters
-from ddhpc.parallel.progress import as_clock
 from ddhpc.tables.plan import activation_bytes, print_plan, shares
-from ddhpc.tables.run import _binary_table, shortfall
-from ddhpc.wording import by, duration, mebibytes, percent
+from ddhpc.wording import mebibytes
 
 LIMIT = 1e-5
 """GiB, between the bytes of the smallest and the largest window."""
@@ -85,42 +80,6 @@ def test_the_plan_names_windows_ranks_and_network(problem, capsys):
     assert "0 to 2" in out
 
 
-def test_auto_width_is_that_of_the_rule(small):
-    config = Config(data=Data(file=str(small)), decomposition=Decomposition(grid=(2, 2)), model=Model(global_width=20))
-    assert open_problem(config).width == 10
-    fixed = Config(data=Data(file=str(small)), decomposition=Decomposition(grid=(2, 2)), model=Model(width=3))
-    assert open_problem(fixed).width == 3
-
-
-def test_the_networks_of_two_subdomains_start_differently(problem):
-    first, again, other = (next(problem.local_cnn(n).parameters()).detach().numpy() for n in (0, 0, 1))
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
-
-
-def test_numbers_as_a_person_reads_them():
-    assert by((4, 4, 2)) == "4x4x2"
-    assert percent(0.8943) == "89.4 %"
-    assert duration(0.0123) == "0.012 s"
-    assert duration(12.34) == "12.3 s"
-    assert mebibytes(3 * 2**20) == "3.0 MiB"
-    assert [as_clock(seconds) for seconds in (5, 65, 3725)] == ["0:05", "1:05", "1:02:05"]
-
-
-def test_few_positives_are_told_below_the_table(tmp_path):
-    labels = (np.arange(200) < 2).astype(int)
-    decisions = np.random.default_rng(0).dirichlet((1, 1), 200)
-    with h5py.File(tmp_path / "results.h5", "w") as file:
-        for fusion in ("mean", "vote", "dnn"):
-            group = file.create_group(f"fusion/{fusion}/test")
-            group["confusion"] = confusion(decisions, labels)
-            group.attrs.update(found := scores(decisions, labels))
-        caption = _binary_table(file).caption
-    assert 800 < found["sensitivity_resamples"] < 900  # 1 - exp(-2) of them have a positive
-    assert caption.startswith("2 positive and 198 negative samples; ")
-    assert f"{found['sensitivity_resamples']} of 1,000" in caption
-
-
 def test_the_plan_tells_how_long_the_coarse_dnn_learns_and_that_few_steps_are_few(small, capsys):
     """96 images; of each class of 32 a fifth is held out, 18 in all, for the coarse DNN."""
     grid = Decomposition(grid=(2, 2))
@@ -139,15 +98,3 @@ def test_the_plan_tells_how_long_the_coarse_dnn_learns_and_that_few_steps_are_fe
     assert "coarse DNN: 7 epochs on 96 images" in out
     print_plan(open_problem(replace(more, decomposition=Decomposition(grid=(1, 1)))), None)
     assert "coarse DNN" not in capsys.readouterr().out
-
-
-def test_a_coarse_dnn_below_mean_is_told_of_a_run(tmp_path):
-    with h5py.File(tmp_path / "results.h5", "w") as file:
-        found = file.create_group("fusion/dnn")
-        assert shortfall(file) == []
-        found.create_group("val")
-        assert shortfall(file) == []
-        found["val"].attrs.update(above_mean=-0.02, above_mean_error=0.03)
-        assert shortfall(file) == []
-        found["val"].attrs.update(above_mean=-0.05)
-        assert shortfall(file)[0].startswith("the coarse DNN is 5.0 points below mean on val (standard error 3.0)")

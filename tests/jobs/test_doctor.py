@@ -1,6 +1,6 @@
 import pytest
 
-from tests.conftest import mpirun
+from tests.jobs.starting import mpirun
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,33 @@
+"""What the table of a run says besides its numbers."""
+
+import h5py
+import numpy as np
+
+from ddhpc.method.metrics import confusion, scores
+from ddhpc.tables.run import _binary_table, shortfall
+
+
+def test_few_positives_are_told_below_the_table(tmp_path):
+    labels = (np.arange(200) < 2).astype(int)
+    decisions = np.random.default_rng(0).dirichlet((1, 1), 200)
+    with h5py.File(tmp_path / "results.h5", "w") as file:
+        for fusion in ("mean", "vote", "dnn"):
+            group = file.create_group(f"fusion/{fusion}/test")
+            group["confusion"] = confusion(decisions, labels)
+            group.attrs.update(found := scores(decisions, labels))
+        caption = _binary_table(file).caption
+    assert 800 < found["sensitivity_resamples"] < 900  # 1 - exp(-2) of them have a positive
+    assert caption.startswith("2 positive and 198 negative samples; ")
+    assert f"{found['sensitivity_resamples']} of 1,000" in caption
+
+
+def test_a_coarse_dnn_below_mean_is_told_of_a_run(tmp_path):
+    with h5py.File(tmp_path / "results.h5", "w") as file:
+        found = file.create_group("fusion/dnn")
+        assert shortfall(file) == []
+        found.create_group("val")
+        assert shortfall(file) == []
+        found["val"].attrs.update(above_mean=-0.02, above_mean_error=0.03)
+        assert shortfall(file) == []
+        found["val"].attrs.update(above_mean=-0.05)
+        assert shortfall(file)[0].startswith("the coarse DNN is 5.0 points below mean on val (standard error 3.0)")
