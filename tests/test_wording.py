@@ -1,6 +1,5 @@
 """Numbers as a person reads them."""
 
-from ddhpc.parallel.progress import as_clock
 from ddhpc.wording import by, duration, mebibytes, percent
 
 
@@ -10,4 +9,3 @@ def test_numbers_as_a_person_reads_them():
     assert duration(0.0123) == "0.012 s"
     assert duration(12.34) == "12.3 s"
     assert mebibytes(3 * 2**20) == "3.0 MiB"
-    assert [as_clock(seconds) for seconds in (5, 65, 3725)] == ["0:05", "1:05", "1:02:05"]

@@ -148,6 +148,13 @@ def world() -> Communicator:
     return Communicator(MPI.COMM_WORLD.Dup())
 
 
+def mpi_library() -> str:
+    """Name and version of the MPI library."""
+    from mpi4py import MPI
+
+    return MPI.Get_library_version().splitlines()[0].rstrip("\0").split(",")[0]
+
+
 def wait(request: MPI.Request, tick: Callable[[], None] = lambda: None, seconds: float = math.inf) -> bool:
     """Wait for a request without burning the core, which other ranks may need; call `tick` while waiting.
 

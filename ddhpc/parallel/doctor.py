@@ -19,7 +19,7 @@ import torch
 import ddhpc
 from ddhpc.data.hdf5 import reason, text
 from ddhpc.parallel import launcher
-from ddhpc.parallel.communicator import Communicator
+from ddhpc.parallel.communicator import Communicator, mpi_library
 from ddhpc.parallel.placement import Place
 
 TEXT_BYTES = 256
@@ -69,7 +69,7 @@ def _ranks(comm: Communicator) -> Finding:
 
     hosts = Counter(_gathered(comm, MPI.Get_processor_name()))
     shown = ", ".join(f"{count} on {host}" for host, count in hosts.items())
-    library = MPI.Get_library_version().split(",")[0].splitlines()[0].rstrip("\0")
+    library = mpi_library()
     started = launcher.launched().size
     if started not in (None, comm.size):
         return Finding(

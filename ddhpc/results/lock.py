@@ -79,7 +79,7 @@ def lock(directory: Path, started: float, subdomain: int | None, say: Callable[[
     path = directory / (WHOLE if subdomain is None else f"{subdomain:05}.lock")
     mine = Holder(
         host=socket.gethostname(),
-        machine=_machine(),
+        machine=machine_id(),
         pid=os.getpid(),
         born=_born(os.getpid()),
         started=started,
@@ -225,7 +225,7 @@ def _owner(path: Path) -> int | None:
 
 def _is_gone(path: Path, holder: Holder | None, say: Callable[[str], None]) -> bool:
     # /proc may hide the processes of other users
-    here = holder is not None and holder.machine == _machine() and _owner(path) == os.getuid()
+    here = holder is not None and holder.machine == machine_id() and _owner(path) == os.getuid()
     began = moved = time.monotonic()
     told, last = False, _changed(path)
     while last is not None:
@@ -268,7 +268,8 @@ def _note(directory: Path, seconds: float, subdomain: int | None) -> None:
         file.write(json.dumps({"seconds": max(0.0, seconds), "subdomain": subdomain}) + "\n")
 
 
-def _machine() -> str:
+def machine_id() -> str:
+    """Tells this boot of this machine, or this container, from others."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
     except OSError:

@@ -17,14 +17,12 @@ from ddhpc.data.hdf5 import text
 from ddhpc.data.packed import SPLITS
 from ddhpc.method import coarse
 from ddhpc.method.problem import Problem
-from ddhpc.parallel.communicator import Communicator
+from ddhpc.parallel.communicator import Communicator, mpi_library
 from ddhpc.parallel.placement import Place
 
 
 def describe_run(problem: Problem, comm: Communicator, place: Place) -> results.Layout:
     """Metadata and sizes of the results file; collective, since hosts and devices come from all ranks."""
-    from mpi4py import MPI
-
     config, packed = problem.config, problem.packed
     hosts = comm.gather(text([place.host], results.DEVICE_BYTES), comm.size)
     devices = comm.gather(text([f"{place.device} {place.device_name}"], results.DEVICE_BYTES), comm.size)
@@ -40,7 +38,7 @@ def describe_run(problem: Problem, comm: Communicator, place: Place) -> results.
         "torch": str(torch.__version__),
         "h5py": h5py.__version__,
         "hdf5": h5py.version.hdf5_version,
-        "mpi": MPI.Get_library_version().splitlines()[0].rstrip("\0").split(",")[0],
+        "mpi": mpi_library(),
         "ranks": comm.size,
         "cores": place.cores,
         "threads": place.threads,

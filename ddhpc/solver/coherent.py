@@ -30,7 +30,8 @@ from ddhpc.method.training import History, State, autocast, schedule, sgd
 from ddhpc.models.dnn import dnn
 from ddhpc.parallel import logs
 from ddhpc.parallel.communicator import Communicator
-from ddhpc.parallel.progress import LINE_SECONDS, as_clock
+from ddhpc.parallel.progress import LINE_SECONDS
+from ddhpc.parallel.standing import as_clock
 from ddhpc.results import COHERENT, checkpoint, file_system
 from ddhpc.solver.backpropagation import backpropagate
 from ddhpc.solver.subdomain import Job, local_cnn, read_windows

@@ -18,9 +18,9 @@ from rich.table import Table
 from ddhpc.config import CODE, Config
 from ddhpc.errors import InputError
 from ddhpc.method.metrics import scores
-from ddhpc.parallel.progress import PlainConsole, console, is_terminal
 from ddhpc.results import COHERENT, FUSIONS, file_system, flat, identity, open_results, verify
 from ddhpc.results.cost import critical_path
+from ddhpc.terminal import PlainConsole, console, is_terminal
 from ddhpc.visible import visible
 from ddhpc.wording import by, duration, percent
 
@@ -203,28 +203,28 @@ def as_csv(rows: Sequence[Row]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, [field.name for field in fields(Row)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _as_cell(value) for name, value in asdict(each).items()} for each in rows)
+    writer.writerows({name: spreadsheet_cell(value) for name, value in asdict(each).items()} for each in rows)
     return out.getvalue()
 
 
 def as_latex(groups: Sequence[Sequence[Row]]) -> str:
     """The table for a paper: a tabular of the package booktabs."""
     lines = _lines(groups)
-    body = [r"\midrule", *(" & ".join(map(_escaped, line.values())) + r" \\" for line in lines)]
-    head = " & ".join(map(_escaped, lines[0])) + r" \\"
+    body = [r"\midrule", *(" & ".join(map(latex_cell, line.values())) + r" \\" for line in lines)]
+    head = " & ".join(map(latex_cell, lines[0])) + r" \\"
     columns = "".join("l" if column in ("run", "data", "network") else "r" for column in lines[0])
     frame = [f"% {_caption(groups)}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, *body]
     return "\n".join([*frame, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def _as_cell(value: object) -> object:
+def spreadsheet_cell(value: object) -> object:
     """A value that no spreadsheet takes for a formula, and that steers no terminal."""
     if not isinstance(value, str):
         return value
     return f"'{visible(value)}" if value.startswith(FORMULA) else visible(value)
 
 
-def _escaped(cell: str) -> str:
+def latex_cell(cell: str) -> str:
     """A cell as LaTeX shows it."""
     return "".join(LATEX.get(letter, letter) for letter in visible(cell, kept=""))
 

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ddhpc.parallel.doctor import Finding
-from ddhpc.parallel.progress import console
+from ddhpc.terminal import console
 
 COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
 

@@ -14,8 +14,8 @@ from ddhpc.method.local import decision_batch
 from ddhpc.method.problem import Problem
 from ddhpc.method.windows import AHEAD
 from ddhpc.models import parameters
-from ddhpc.parallel.progress import console
 from ddhpc.tables.run import problem_line
+from ddhpc.terminal import console
 from ddhpc.wording import by, mebibytes
 
 BASE_BYTES = 690 * 2**20

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ddhpc.data.sources.source import Prepared
-from ddhpc.parallel.progress import console, is_terminal
+from ddhpc.terminal import console, is_terminal
 from ddhpc.visible import tell
 from ddhpc.wording import by, mebibytes, plural
 

@@ -14,9 +14,9 @@ from ddhpc.errors import InputError
 from ddhpc.method.decomposition import extent
 from ddhpc.method.metrics import RESAMPLES, below_mean
 from ddhpc.method.problem import Problem
-from ddhpc.parallel.progress import console
 from ddhpc.results import COHERENT, FUSIONS, checkpoint, is_finished, names, open_results, verify
 from ddhpc.results.cost import machine
+from ddhpc.terminal import console
 from ddhpc.wording import by, duration, percent
 
 SHOWN_SPLITS = ("val", "test")
@@ -65,7 +65,7 @@ def print_run(run: Path) -> None:
         }
         classes = names(file["classes"])
         if len(classes) == 2 and "test" in file["fusion/dnn"]:
-            tables[f"Test of {classes[1]} (positive) against {classes[0]}"] = _binary_table(file)
+            tables[f"Test of {classes[1]} (positive) against {classes[0]}"] = binary_table(file)
         if "fusion/absent/more" in file and len(file["fusion/absent/more"]) > 1:
             tables["Accuracy on test with fewer subdomains"] = _absent_table(file)
         for title, table in {**tables, "Time": _time_table(file)}.items():
@@ -154,7 +154,7 @@ def _scores(file: h5py.File, fusion: str) -> tuple[str, ...]:
     return f"{percent(found['accuracy_low'])} to {percent(found['accuracy_high'])}", percent(found["balanced_accuracy"])
 
 
-def _binary_table(file: h5py.File) -> Table:
+def binary_table(file: h5py.File) -> Table:
     """For two classes, of which the second is the positive one: what is usual in medicine."""
     table = Table()
     names = ("roc_auc", "sensitivity", "specificity")

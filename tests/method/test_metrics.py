@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import recall_score, roc_auc_score
 
 from ddhpc.method import metrics
-from ddhpc.method.metrics import RESAMPLES, _recall, _roc_auc, accuracy, below_mean, confusion, margin, scores
+from ddhpc.method.metrics import RESAMPLES, accuracy, below_mean, confusion, margin, scores
 
 PINNED = {
     "accuracy_low": 0.7198443579766537,
@@ -72,10 +72,11 @@ def test_two_classes_have_auc_sensitivity_and_specificity():
 def test_the_resampled_statistics_are_those_of_the_library():
     decisions, labels = noisy(80, 2, seed=3)
     score = np.round(decisions[:, 1], 1)  # with ties
-    predicted = decisions.argmax(1)
-    assert _roc_auc(labels, predicted, score, axis=-1) == pytest.approx(roc_auc_score(labels, score))
-    for kind in (0, 1):
-        assert _recall(kind, labels, predicted, score, axis=-1) == recall_score(labels, predicted, pos_label=kind)
+    tied = np.stack([1 - score, score], axis=1)
+    found, predicted = scores(tied, labels), tied.argmax(1)
+    assert found["roc_auc"] == pytest.approx(roc_auc_score(labels, score))
+    assert found["sensitivity"] == recall_score(labels, predicted, pos_label=1)
+    assert found["specificity"] == recall_score(labels, predicted, pos_label=0)
 
 
 def test_one_class_only_gives_nan_and_no_error():

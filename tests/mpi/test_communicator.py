@@ -132,6 +132,6 @@ def test_all_progress_arrives_at_rank_0(comm):
         comm.together(lambda: None, tick=progress.show)
         progress.finish()
     if comm.rank == 0:
-        assert (progress._fraction == 1).all()
-        assert progress._accuracy == pytest.approx(np.arange(subdomains) / 100)
+        assert progress.standing.done
+        assert progress.standing.accuracy == pytest.approx(np.arange(subdomains) / 100)
     assert not comm.mpi.Iprobe()

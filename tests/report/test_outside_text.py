@@ -79,25 +79,25 @@ def test_tables_as_csv_and_latex(run, capsys):
 
 
 def test_latex_shows_every_letter():
-    from ddhpc.tables.comparison import _escaped
+    from ddhpc.tables.comparison import latex_cell
 
     shown = r"\#\$\%\&\_\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}"
-    assert _escaped("#$%&_{}~^\\") == shown
-    assert _escaped("\x1b\n") == r"\textbackslash{}x1b\textbackslash{}n"
-    assert _escaped("[2pt]*a--b") == "{[}2pt]{*}a{-}{-}b"
+    assert latex_cell("#$%&_{}~^\\") == shown
+    assert latex_cell("\x1b\n") == r"\textbackslash{}x1b\textbackslash{}n"
+    assert latex_cell("[2pt]*a--b") == "{[}2pt]{*}a{-}{-}b"
 
 
 def test_csv_is_read_back():
-    from ddhpc.tables.comparison import _as_cell
+    from ddhpc.tables.comparison import spreadsheet_cell
 
     cells = ["a,b", 'say "a"', "two\nlines", "=1+1", "@x", "-x", "\tx", "größe 日本", "\x1b[31m", "bad\udcff"]
     out = io.StringIO()
-    csv.writer(out).writerow(map(_as_cell, cells))
+    csv.writer(out).writerow(map(spreadsheet_cell, cells))
     (found,) = csv.reader(io.StringIO(out.getvalue(), newline=""))
     assert found[:3] == cells[:3]
     assert found[3:7] == [f"'{cell}" for cell in cells[3:7]]
     assert found[7:] == ["größe 日本", "\\x1b[31m", "bad\\udcff"]
-    assert _as_cell(-0.5) == -0.5
+    assert spreadsheet_cell(-0.5) == -0.5
 
 
 def test_the_page(run):

@@ -151,13 +151,13 @@ def test_a_lock_that_a_crash_of_the_machine_emptied_is_watched_too(tmp_path):
 
 
 def test_a_process_of_the_same_number_is_another_one(tmp_path):
-    elsewhere(tmp_path, machine=locking._machine(), born="12345")
+    elsewhere(tmp_path, machine=locking.machine_id(), born="12345")
     assert take(tmp_path) == [JOBS, "run.lock"]
 
 
 def test_of_many_that_come_at_once_one_gets_it(tmp_path):
     """Over the lock of a killed job, which each of them finds and removes."""
-    elsewhere(tmp_path, machine=locking._machine(), born="12345")
+    elsewhere(tmp_path, machine=locking.machine_id(), born="12345")
     command = [sys.executable, "-c", HOLD, str(tmp_path), "run"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
     jobs = [subprocess.Popen(command, **pipes) for _ in range(5)]

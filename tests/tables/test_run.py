@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 
 from ddhpc.method.metrics import confusion, scores
-from ddhpc.tables.run import _binary_table, shortfall
+from ddhpc.tables.run import binary_table, shortfall
 
 
 def test_few_positives_are_told_below_the_table(tmp_path):
@@ -15,7 +15,7 @@ def test_few_positives_are_told_below_the_table(tmp_path):
             group = file.create_group(f"fusion/{fusion}/test")
             group["confusion"] = confusion(decisions, labels)
             group.attrs.update(found := scores(decisions, labels))
-        caption = _binary_table(file).caption
+        caption = binary_table(file).caption
     assert 800 < found["sensitivity_resamples"] < 900  # 1 - exp(-2) of them have a positive
     assert caption.startswith("2 positive and 198 negative samples; ")
     assert f"{found['sensitivity_resamples']} of 1,000" in caption

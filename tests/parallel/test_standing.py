@@ -1,11 +1,11 @@
 """What a person is told while local CNNs train is true of some subdomain, and estimates come from this job's steps."""
 
-import pytest
-from mpi4py import MPI
+import math
 
-from ddhpc.parallel import progress as module
-from ddhpc.parallel.communicator import Communicator
-from ddhpc.parallel.progress import Pace, Progress
+import pytest
+
+from ddhpc.parallel import standing as module
+from ddhpc.parallel.standing import Pace, Standing
 
 
 @pytest.fixture
@@ -17,26 +17,26 @@ def now(monkeypatch):
 
 
 def test_one_rank_with_many_subdomains_speaks_of_the_one_in_training(now):
-    progress = Progress(Communicator(MPI.COMM_SELF), [range(16)], epochs=10)
+    standing = Standing([range(16)], epochs=10)
     for subdomain in range(3):
-        progress.step(subdomain, 0.01, 0.1)
-        progress.step(subdomain, 1, 0.4)
-    now[0] += 1
-    progress.step(3, 0.21, 0.3)
-    line = progress._line()
-    assert "local CNNs 20%: 3 done, 1 in training, 12 waiting (slowest subdomain 3: epoch 2.1 of 10)" in line
-    assert line.endswith("estimating the time left")
+        standing.note(0, subdomain, 1, 0.4, math.nan)
+    standing.note(0, 3, 0.21, 0.3, math.nan)
+    assert "local CNNs 20%: 3 done, 1 in training, 12 waiting (slowest subdomain 3: epoch 2.1 of 10)" in standing.line()
+    assert "training accuracy 30.0% to 40.0%" in standing.line()
+    assert standing.line().endswith("estimating the time left")
 
 
 def test_slowest_and_fastest_are_of_those_in_training(now):
-    progress = Progress(Communicator(MPI.COMM_SELF), [range(4, 8)], epochs=10)
+    standing = Standing([range(4, 8)], epochs=10)
     for subdomain, fraction in ((4, 1.0), (5, 0.5), (6, 0.25)):
-        now[0] += 1
-        progress.step(subdomain, fraction, 0.5)
+        standing.note(0, subdomain, fraction, 0.5, 60)
+    now[0] += 61
     expected = (
-        "1 done, 2 in training, 1 waiting (slowest subdomain 6: epoch 2.5 of 10, fastest subdomain 5: epoch 5.0 of 10)"
+        "1:01  local CNNs 44%: 1 done, 2 in training, 1 waiting "
+        "(slowest subdomain 6: epoch 2.5 of 10, fastest subdomain 5: epoch 5.0 of 10)"
     )
-    assert expected in progress._line()
+    assert expected in standing.line()
+    assert not standing.done
 
 
 def test_an_estimate_is_of_the_steps_of_this_job(now):
@@ -58,10 +58,8 @@ def test_an_estimate_is_of_the_steps_of_this_job(now):
 
 
 def test_the_job_takes_as_long_as_its_slowest_rank(now):
-    progress = Progress(Communicator(MPI.COMM_SELF), [range(1), range(1, 2), range(2, 2)], epochs=1)
-    progress.step(0, 0.1, 0.5)
-    now[0] += 20
-    progress.step(0, 0.2, 0.5)
-    assert progress._time_left() == "estimating the time"
-    progress._note(1, [1, 0.3, 0.5, 999])
-    assert progress._time_left() == "16:39"
+    standing = Standing([range(1), range(1, 2), range(2, 2)], epochs=1)
+    standing.note(0, 0, 0.2, 0.5, 80)
+    assert standing.time_left() == "estimating the time"
+    standing.note(1, 1, 0.3, 0.5, 999)
+    assert standing.time_left() == "16:39"
