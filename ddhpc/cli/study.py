@@ -62,12 +62,12 @@ def read_study(file: Path, output: Path) -> list[Training]:
     for varied in combinations:
         if combinations.count(varied) > 1:
             raise InputError(f"{file}: vary: has {varied} twice; expected each training once")
-    trainings = []
+    trainings, parser = [], train_parser()
     for name, varied in zip(_names(combinations), combinations, strict=True):
         chosen = [word for key in ("recipe", "config") if key in study for word in (f"--{key}", str(study[key]))]
         arguments = [*chosen, *_typed({**options, **varied})]
         try:
-            config = configure(arguments, train_parser()).config
+            config = configure(arguments, parser).config
         except InputError as error:
             raise InputError(f"{file}: {error}") from error
         trainings.append(Training(directory=output / name, arguments=arguments, config=config))
