@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -49,11 +50,29 @@ class Decomposition:
     overlap: int = 2
     """Pixels (voxels) that a subdomain extends beyond its block on every interior side."""
 
+    coarse_image: bool = False
+    """One more subdomain: the whole image, restricted to coarse_shape. It sees what no window shows."""
+
+    coarse_shape: tuple[int, ...] | None = None
+    """Pixels of the coarse image along each dimension; null is the extent of the largest window."""
+
     def __post_init__(self) -> None:
         shown = " ".join(map(str, self.grid))
         _require(bool(self.grid), "decomposition.grid", shown, "one number for each dimension of the image")
         _require(min(self.grid) >= 1, "decomposition.grid", shown, "numbers of at least 1")
         _require(self.overlap >= 0, "decomposition.overlap", self.overlap, "0 or more pixels")
+        alone = self.coarse_image and max(self.grid) == 1
+        _require(not alone, "decomposition.grid", shown, "more than one part, with --decomposition.coarse_image true")
+        if self.coarse_shape is not None:
+            option, sizes = "decomposition.coarse_shape", " ".join(map(str, self.coarse_shape))
+            _require(self.coarse_image, option, sizes, "--decomposition.coarse_image true with it")
+            fits = len(self.coarse_shape) == len(self.grid) and min(self.coarse_shape) >= 1
+            _require(fits, option, sizes, "pixels along each dimension of the image")
+
+    @property
+    def subdomains(self) -> int:
+        """Parts of the grid, and the coarse image."""
+        return prod(self.grid) + self.coarse_image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +89,16 @@ class Model:
     """Channels of the first stage of the global CNN."""
 
     width: int | Literal["auto"] = "auto"
-    """Channels of the first stage of a local CNN; auto is global_width / sqrt(number of subdomains)."""
+    """Channels of the first stage of a local CNN; auto is global_width / sqrt(parts of the grid)."""
+
+    coarse_width: int | Literal["auto"] = "auto"
+    """Channels of the first stage of the coarse image's CNN; auto is the width of the local CNNs."""
 
     def __post_init__(self) -> None:
         _require(self.global_width >= 1, "model.global_width", self.global_width, "at least 1 channel")
-        _require(self.width == "auto" or self.width >= 1, "model.width", self.width, "auto or at least 1 channel")
+        for name in ("width", "coarse_width"):
+            value = getattr(self, name)
+            _require(value == "auto" or value >= 1, f"model.{name}", value, "auto or at least 1 channel")
 
 
 @dataclass(frozen=True, kw_only=True)

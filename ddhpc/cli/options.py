@@ -223,9 +223,10 @@ def _lists(parser: ArgumentParser) -> dict[str, type]:
     """The type of one value of each option that takes several."""
     found: dict[str, type] = {}
     for action in parser._actions:
-        kind = getattr(action, "_typehint", None)
-        if get_origin(kind) in (list, tuple):
-            found |= dict.fromkeys(action.option_strings, get_args(kind)[0])
+        hint = getattr(action, "_typehint", None)
+        for kind in (hint, *get_args(hint)):
+            if get_origin(kind) in (list, tuple):
+                found |= dict.fromkeys(action.option_strings, get_args(kind)[0])
     return found
 
 
@@ -241,7 +242,7 @@ def _join_lists(argv: list[str], lists: Mapping[str, type]) -> list[str]:
         values = []
         while words and not OPTION.fullmatch(words[0]):
             values.append(_as_json(words.pop(0), lists[word]))
-        joined.append(f"{word}=[{','.join(values)}]")
+        joined.append(f"{word}=null" if values == ['"null"'] else f"{word}=[{','.join(values)}]")
     return joined
 
 

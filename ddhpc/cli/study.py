@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import re
 import shlex
 import signal
@@ -40,7 +39,7 @@ class Training:
 
     def command(self, launcher: str, ranks: int) -> list[str]:
         """The command line that trains it on as many ranks as are of use, without the launcher on a single one."""
-        used = min(ranks, math.prod(self.config.decomposition.grid))
+        used = min(ranks, self.config.decomposition.subdomains)
         start = shlex.split(launcher.format(ranks=used)) if used > 1 else []
         return [*start, sys.executable, "-m", "ddhpc", "train", *self.arguments, "--output", str(self.directory)]
 

@@ -137,6 +137,11 @@ def bounds(decomposition: Sequence[Window]) -> tuple[np.ndarray, np.ndarray]:
     return lower, upper
 
 
+def whole(image_shape: Sequence[int]) -> Window:
+    """The window that is the whole image."""
+    return tuple(slice(0, size) for size in image_shape)
+
+
 def extent(window: Window) -> tuple[int, ...]:
     """Pixels of a window along each dimension."""
     return tuple(side.stop - side.start for side in window)

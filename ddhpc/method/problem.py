@@ -12,7 +12,8 @@ from ddhpc.config import Config
 from ddhpc.data.packed import SPLITS, Packed, find, open_packed
 from ddhpc.errors import InputError
 from ddhpc.method.cross_fitting import Fit, fits, folds
-from ddhpc.method.decomposition import Window, count_pixels, extent, grow, rotation_margins, windows
+from ddhpc.method.decomposition import Window, count_pixels, extent, grow, rotation_margins, whole, windows
+from ddhpc.method.restriction import CoarseImages
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,6 +26,9 @@ class Problem:
     config: Config
     packed: Packed
     decomposition: list[Window]
+    """Windows of the subdomains in the image; that of the coarse image is the whole image, and the last."""
+    coarse: CoarseImages | None
+    """What the coarse image's CNN sees, where there is a coarse image."""
     width: int
     """Channels of the first stage of a local CNN."""
     decisions: str
@@ -34,8 +38,31 @@ class Problem:
 
     @property
     def subdomains(self) -> int:
-        """N."""
+        """N, with the coarse image."""
         return len(self.decomposition)
+
+    def images(self, subdomain: int) -> Packed | CoarseImages:
+        """The images in which a subdomain has its window."""
+        return self.coarse if self.coarse and subdomain == self.subdomains - 1 else self.packed
+
+    def window(self, subdomain: int) -> Window:
+        """The window of a subdomain in its `images`."""
+        images = self.images(subdomain)
+        return self.decomposition[subdomain] if images is self.packed else whole(images.image_shape)
+
+    def extent(self, subdomain: int) -> tuple[int, ...]:
+        """Pixels that the local CNN of a subdomain sees along each dimension."""
+        return extent(self.window(subdomain))
+
+    def width_of(self, subdomain: int) -> int:
+        """Channels of the first stage of the local CNN of a subdomain."""
+        chosen = self.config.model.coarse_width
+        return self.width if chosen == "auto" or self.images(subdomain) is self.packed else chosen
+
+    def alike(self) -> dict[int, int]:
+        """For each subdomain the first one with the same network: the same extent and width."""
+        first: dict[tuple[tuple[int, ...], int], int] = {}
+        return {n: first.setdefault((self.extent(n), self.width_of(n)), n) for n in range(self.subdomains)}
 
     @property
     def fits(self) -> list[Fit]:
@@ -53,27 +80,30 @@ class Problem:
         fewest, local = min(len(fit.images) for fit in self.fits), self.config.local
         return local.epochs * (fewest // min(local.batch_size, fewest))
 
-    def padded(self, split: str, window: Window) -> tuple[Window, Window]:
-        """What is read for a window: in the training split as much more as augmentation may look at and the image has.
+    def padded(self, split: str, subdomain: int) -> tuple[Window, Window]:
+        """What is read for a subdomain: in the training split as much more as augmentation may look at and there is.
 
         Returns:
             The padded window, and the slices of the window within it.
         """
-        local, margins = self.config.local, [0] * len(window)
+        window, local = self.window(subdomain), self.config.local
+        margins = [0] * len(window)
         if split == "train":
             margins = [local.shift + margin for margin in rotation_margins(extent(window), local.rotate)]
-        return grow(window, margins, self.packed.image_shape)
+        return grow(window, margins, self.images(subdomain).image_shape)
 
-    def window_bytes(self, window: Window) -> dict[str, int]:
+    def window_bytes(self, subdomain: int) -> dict[str, int]:
         """Bytes of the windows of all images of a subdomain, by split."""
-        packed = self.packed
-        image = packed.channels * packed.dtype.itemsize
-        return {split: packed.samples[split] * count_pixels(self.padded(split, window)[0]) * image for split in SPLITS}
+        images = self.images(subdomain)
+        pixel = images.channels * images.dtype.itemsize
+        return {
+            split: images.samples[split] * count_pixels(self.padded(split, subdomain)[0]) * pixel for split in SPLITS
+        }
 
-    def streamed(self, window: Window) -> bool:
+    def streamed(self, subdomain: int) -> bool:
         """Whether the windows of a subdomain are streamed, since they take more than the limit."""
         limit = self.config.data.memory_limit
-        return limit is not None and sum(self.window_bytes(window).values()) > limit * 2**30
+        return limit is not None and sum(self.window_bytes(subdomain).values()) > limit * 2**30
 
     def local_cnn(self, subdomain: int, *key: int) -> nn.Module:
         """The local CNN of a subdomain before training, on the CPU, its weights drawn as `seed` says.
@@ -86,8 +116,8 @@ class Problem:
             self.config.model.name,
             channels=self.packed.channels,
             classes=len(self.packed.classes),
-            window=extent(self.decomposition[subdomain]),
-            width=self.width,
+            window=self.extent(subdomain),
+            width=self.width_of(subdomain),
             depth=self.config.model.depth,
         )
 
@@ -112,13 +142,33 @@ def open_problem(config: Config) -> Problem:
     width = config.model.width
     if width == "auto":
         width = models.local_width(config.model.global_width, len(decomposition))
+    coarse = None
+    if config.decomposition.coarse_image:
+        coarse = CoarseImages(packed=packed, image_shape=coarse_shape(config, packed.image_shape, decomposition))
+        decomposition.append(whole(packed.image_shape))
     if config.coherent.start != "none" and len(decomposition) == 1:
         raise InputError(f"--coherent.start {config.coherent.start}: expected a grid of more than one subdomain")
     decisions = config.coarse.decisions if len(decomposition) > 1 else "in_sample"
-    fold = folds(packed.labels["train"], decisions, config.run.seed, packed.classes)
     problem = Problem(
-        config=config, packed=packed, decomposition=decomposition, width=width, decisions=decisions, fold=fold
+        config=config,
+        packed=packed,
+        decomposition=decomposition,
+        coarse=coarse,
+        width=width,
+        decisions=decisions,
+        fold=folds(packed.labels["train"], decisions, config.run.seed, packed.classes),
     )
-    for subdomain in {extent(window): n for n, window in enumerate(decomposition)}.values():
+    for subdomain in set(problem.alike().values()):
         problem.local_cnn(subdomain)
     return problem
+
+
+def coarse_shape(config: Config, image_shape: tuple[int, ...], subdomains: list[Window]) -> tuple[int, ...]:
+    """Pixels of the coarse image: as asked for, or the extent of the largest window."""
+    shape = config.decomposition.coarse_shape or tuple(map(max, zip(*map(extent, subdomains), strict=True)))
+    if any(pixels > size for pixels, size in zip(shape, image_shape, strict=True)):
+        raise InputError(
+            f"--decomposition.coarse_shape {' '.join(map(str, shape))}: expected no more pixels than the images of "
+            f"{'x'.join(map(str, image_shape))} have"
+        )
+    return shape

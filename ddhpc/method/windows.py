@@ -21,6 +21,7 @@ from ddhpc.data.hdf5 import reason
 from ddhpc.data.packed import Packed
 from ddhpc.errors import InputError
 from ddhpc.method.decomposition import Window, extent
+from ddhpc.method.restriction import CoarseImages
 
 AHEAD = 3
 """Batches that are read while the device computes."""
@@ -137,7 +138,9 @@ def hold(
     )
 
 
-def load_windows(packed: Packed, split: str, padded: Window, core: Window, device: str, *, streamed: bool) -> Images:
+def load_windows(
+    packed: Packed | CoarseImages, split: str, padded: Window, core: Window, device: str, *, streamed: bool
+) -> Images:
     """The images of a split, held on the device or `streamed` from a temporary file in TMPDIR.
 
     The packed file is read by blocks of as many images as its chunks hold, so each chunk is read once. The temporary

@@ -18,7 +18,7 @@ from ddhpc.report.dependence import MOVED, drops, examples
 from ddhpc.report.figures import accuracy, domain, training
 from ddhpc.report.figures.style import shortened
 from ddhpc.report.picture import Pictures
-from ddhpc.results import names
+from ddhpc.results import has_coarse_image, names
 from ddhpc.results.cost import critical_path, differences, machine
 from ddhpc.wording import by, duration, percent
 
@@ -78,6 +78,9 @@ def _decomposition(file: h5py.File, area: domain.Domain, pictures: Pictures) -> 
         f"{'volumes' if len(area.shape) == 3 else 'images'} of {by(area.shape)}. A local CNN sees its block and the "
         f"overlap around it; the dashed window is that of the local CNN that took longest."
     )
+    if has_coarse_image(file):
+        shape = by(file["decomposition"].attrs["coarse_shape"])
+        caption += f" Subdomain {len(area.blocks)} is the coarse image: the whole image, restricted to {shape}."
     lower, upper = file["decomposition/lower"][...], file["decomposition/upper"][...]
     sides = ("rows", "columns", "slices")[: len(area.shape)]
     return Section(
@@ -140,8 +143,9 @@ def _local(file: h5py.File, area: domain.Domain) -> Section:
     return Section(
         name="local",
         title=title,
-        caption="Each local CNN alone on test, in %, laid out as the grid; small numbers are those of the subdomains.",
-        figure=domain.heat_map(area, shares["test"], "accuracy on test in %"),
+        caption="Each local CNN alone on test, in %, laid out as the grid; small numbers are those of the subdomains."
+        + (f" The coarse image alone has {percent(shares['test'][-1])}." if has_coarse_image(file) else ""),
+        figure=domain.heat_map(area, shares["test"][: len(area.blocks)], "accuracy on test in %"),
         alt=f"Heat map of the accuracy of {len(area.blocks)} local CNNs on test",
         head=("subdomain", *shares),
         rows=[
@@ -171,7 +175,7 @@ def _confusion(file: h5py.File) -> Section:
 
 
 def _dependence(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Section:
-    title, subdomains = "What drove single decisions", len(area.blocks)
+    title, subdomains = "What drove single decisions", len(file["subdomain"])
     leave = partial(Section, name="dependence", title=title)
     if subdomains == 1:
         return leave(caption="This is the global CNN: there is no coarse DNN that could depend on subdomains.")
@@ -195,6 +199,8 @@ def _dependence(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Sec
     named = [shortened(name) for name in classes]
     decided = [f"{named[final[n].argmax()]}, {percent(final[n].max())}" for n in chosen]
     truth = ["right" if final[n].argmax() == labels[n] else f"is {named[labels[n]]}" for n in chosen]
+    if has_coarse_image(file):
+        truth = [f"{word}; coarse image {found[n, -1]:+.0f}" for n, word in zip(chosen, truth, strict=True)]
     said = [f"{n}: {words}\n{word}" for n, words, word in zip(chosen, decided, truth, strict=True)]
     overall = found.mean(axis=0)
     most = int(overall.argmax())
@@ -210,7 +216,7 @@ def _dependence(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Sec
         figure=domain.dependence(
             area,
             [pictures.of(n) for n in chosen],
-            found[chosen],
+            found[chosen][:, : len(area.blocks)],
             said,
         ),
         alt="Test images with the influence of each subdomain drawn over them: " + "; ".join(said),

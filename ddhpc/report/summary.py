@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 
 import h5py
@@ -10,7 +11,7 @@ import numpy as np
 from ddhpc.config import Config
 from ddhpc.method.decomposition import extent
 from ddhpc.method.metrics import scores
-from ddhpc.results import names
+from ddhpc.results import has_coarse_image, names
 from ddhpc.results.cost import critical_path, differences, machine
 from ddhpc.tables.run import shortfall
 from ddhpc.wording import by, duration, percent, plural
@@ -46,10 +47,9 @@ def summary(file: h5py.File, baseline: h5py.File | None) -> list[str]:
     counts = {split: len(file[f"samples/{split}/label"]) for split in ("train", "val", "test")}
     classes, subdomains = names(file["classes"]), len(file["subdomain"])
     shape = file["decomposition"].attrs["image_shape"]
-    lower, upper = file["decomposition/lower"][...], file["decomposition/upper"][...]
-    sizes = sorted(
-        {extent(tuple(map(slice, low, high))) for low, high in zip(lower.tolist(), upper.tolist(), strict=True)}
-    )
+    parts = prod(config.decomposition.grid)
+    lower, upper = (file[f"decomposition/{name}"][:parts].tolist() for name in ("lower", "upper"))
+    sizes = sorted({extent(tuple(map(slice, low, high))) for low, high in zip(lower, upper, strict=True)})
     windows = by(sizes[0]) if len(sizes) == 1 else f"{by(sizes[0])} to {by(sizes[-1])}"
     parameters, epochs, seed = file["local/parameters"][...], config.local.epochs, attributes["seed"]
     noun = "volumes" if len(shape) == 3 else "images"
@@ -66,9 +66,10 @@ def summary(file: h5py.File, baseline: h5py.File | None) -> list[str]:
             f"best of them alone (subdomain {best}, best on val) {percent(file['local/test/accuracy'][best])}.",
             *(f"{told[0].upper()}{told[1:]}." for told in shortfall(file)),
             data,
-            f"A grid of {by(config.decomposition.grid)} with overlap {config.decomposition.overlap} makes {subdomains} "
-            f"subdomains with windows of {windows}. On each a {config.model.name} of {parameters.max():,} parameters "
-            f"({parameters.sum():,} on all) was trained for {plural(epochs, 'epoch')}, with seed {seed}.",
+            f"A grid of {by(config.decomposition.grid)} with overlap {config.decomposition.overlap} makes {parts} "
+            f"subdomains with windows of {windows}{_coarse_image(file)}. On each a {config.model.name} of "
+            f"{parameters.max():,} parameters ({parameters.sum():,} on all) was trained for "
+            f"{plural(epochs, 'epoch')}, with seed {seed}.",
             f"The slowest local CNN (subdomain {path.slowest}) took {duration(path.local)} of {path.clock} time and "
             f"the coarse DNN {duration(path.coarse)}: a critical path of {duration(path.seconds)}"
             + (
@@ -107,6 +108,13 @@ def summary(file: h5py.File, baseline: h5py.File | None) -> list[str]:
         if unequal := differences(file, baseline):
             said.append(f"They differ in more than the decomposition: {'; '.join(unequal)}.")
     return said
+
+
+def _coarse_image(file: h5py.File) -> str:
+    if not has_coarse_image(file):
+        return ""
+    share = percent(file["local/test/accuracy"][-1])
+    return f"; the coarse image, {by(file['decomposition'].attrs['coarse_shape'])}, is one more and has {share} alone"
 
 
 def facts(file: h5py.File) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The results file, format version 1: create, write in parallel, finish atomically, open and verify.
+"""The results file, format version 1 or, with a coarse image, 2: create, write in parallel, finish, open, verify.
 
 Rank 0 creates the file with all its datasets before any training starts, so that a full disk shows then; the ranks
 write their subdomains' slabs after it, all at once where h5py has MPI, through rank 0 where it has not: the same
@@ -9,7 +9,7 @@ from ddhpc.results.format import COHERENT, DEVICE_BYTES, FUSIONS, PHASES, SCORED
 from ddhpc.results.gather import gather_local
 from ddhpc.results.identity import check_alike, differences, fingerprint, flat, git_commit, identity, identity_of
 from ddhpc.results.lock import counted, earlier_jobs, lock
-from ddhpc.results.reader import names, open_results, verify
+from ddhpc.results.reader import has_coarse_image, names, open_results, verify
 from ddhpc.results.run_directory import FILE, PART, begin, file_system, is_finished, run_directory
 from ddhpc.results.writer import Outcome, Timing, check_own, finish, local_slabs, write_local
 
@@ -37,6 +37,7 @@ __all__ = [
     "flat",
     "gather_local",
     "git_commit",
+    "has_coarse_image",
     "identity",
     "identity_of",
     "is_finished",

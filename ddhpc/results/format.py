@@ -19,6 +19,8 @@ from ddhpc.parallel.stopwatch import PhaseSeconds
 from ddhpc.results.run_directory import PART, file_system
 
 FORMAT_VERSION = 1
+ENRICHED_VERSION = 2
+"""Of files with a coarse image."""
 FUSIONS = ("mean", "vote", "dnn")
 """Ways from the local decisions to the final one."""
 COHERENT = "coherent"
@@ -65,6 +67,8 @@ class Layout:
     grid: tuple[int, ...]
     overlap: int
     image_shape: tuple[int, ...]
+    coarse_shape: tuple[int, ...]
+    """Pixels of the coarse image, which is the last subdomain; empty without one."""
     labels: Mapping[str, np.ndarray]
     """By split, [S] int64."""
     fold: np.ndarray
@@ -119,7 +123,8 @@ def _reserve(path: Path, size: int) -> None:
 
 
 def _create(file: h5py.File, layout: Layout) -> None:
-    file.attrs.update(format_version=FORMAT_VERSION, complete=False, **layout.attributes)
+    version = ENRICHED_VERSION if layout.coarse_shape else FORMAT_VERSION
+    file.attrs.update(format_version=version, complete=False, **layout.attributes)
     file.attrs["NX_class"] = "NXroot"
     class_scale = file.create_dataset("classes", data=text(layout.classes))
     subdomain_scale = file.create_dataset("subdomain", data=np.arange(len(layout.decomposition)))
@@ -153,6 +158,10 @@ def _create_decomposition(file: h5py.File, layout: Layout) -> None:
     lower, upper = bounds(layout.decomposition)
     decomposition = file.create_group("decomposition")
     decomposition.attrs.update(grid=layout.grid, overlap=layout.overlap, image_shape=layout.image_shape)
+    decomposition.attrs["coarse_image"] = bool(layout.coarse_shape)
+    if layout.coarse_shape:
+        decomposition.attrs["coarse_shape"] = layout.coarse_shape
+        decomposition.attrs["description"] = "the last subdomain is the whole image, restricted to coarse_shape pixels"
     for name, values in (("lower", lower), ("upper", upper)):
         dataset = _dataset(decomposition, name, values.shape, np.int64, "pixel", [file["subdomain"], None])
         dataset[...] = values

@@ -54,6 +54,7 @@ def describe_run(problem: Problem, comm: Communicator, place: Place) -> results.
         grid=config.decomposition.grid,
         overlap=config.decomposition.overlap,
         image_shape=packed.image_shape,
+        coarse_shape=problem.coarse.image_shape if problem.coarse else (),
         labels=packed.labels,
         fold=problem.fold,
         decisions=problem.decisions,

@@ -12,7 +12,7 @@ from ddhpc.data.hdf5 import attribute, check_regular, decoded, reason, shown_att
 from ddhpc.data.packed.reader import FORMAT, SPLITS
 from ddhpc.errors import InputError
 from ddhpc.method.metrics import accuracy
-from ddhpc.results.format import FINAL, FORMAT_VERSION
+from ddhpc.results.format import ENRICHED_VERSION, FINAL, FORMAT_VERSION
 from ddhpc.results.run_directory import FILE, PART
 from ddhpc.results.schema import check_schema
 from ddhpc.visible import visible
@@ -35,14 +35,21 @@ def open_results(run: Path) -> h5py.File:
     try:
         if attribute(file, "format", str) == FORMAT:
             raise ValueError(f"is a packed file, not a run; `plan --data.file {path}` describes it")
-        if attribute(file, "format_version", int) != FORMAT_VERSION:
+        if attribute(file, "format_version", int) not in (FORMAT_VERSION, ENRICHED_VERSION):
             version = shown_attribute(file, "format_version")
-            raise ValueError(f"expected a results file of format version {FORMAT_VERSION}, found {version}")
+            raise ValueError(
+                f"expected a results file of format version {FORMAT_VERSION} or {ENRICHED_VERSION}, found {version}"
+            )
         check_schema(file)
     except (ValueError, OSError, RuntimeError, KeyError) as error:
         file.close()
         raise InputError(f"{path}: {reason(error)}") from error
     return file
+
+
+def has_coarse_image(file: h5py.File) -> bool:
+    """Whether the last subdomain of a results file is the coarse image."""
+    return bool(file["decomposition"].attrs.get("coarse_image", False))
 
 
 def names(stored: h5py.Dataset) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from ddhpc.config import Config
 from ddhpc.data.hdf5 import attribute, check_self_contained, decoded
 from ddhpc.data.packed import SPLITS
-from ddhpc.method.decomposition import bounds, windows
+from ddhpc.method.decomposition import bounds, whole, windows
 from ddhpc.results.format import COHERENT, FINAL, FUSIONS, PHASES, SCORED
 
 FLOAT, WHOLE, TEXT = "f", "iu", "S"
@@ -159,9 +159,13 @@ def _check_decomposition(file: h5py.File, dimensions: int) -> None:
     grid, shape = (_vector(file["decomposition"], name, WHOLE) for name in ("grid", "image_shape"))
     parts, size = grid.tolist(), shape.tolist()
     lower, upper = (file[f"decomposition/{name}"][...] for name in ("lower", "upper"))
-    if dimensions not in (2, 3) or not len(parts) == len(size) == dimensions or prod(parts) != len(lower):
+    coarse = bool(attribute(file["decomposition"], "coarse_image", int))
+    if dimensions not in (2, 3) or not len(parts) == len(size) == dimensions or prod(parts) + coarse != len(lower):
         raise ValueError(f"its grid {parts} does not fit to {len(lower)} windows in {dimensions} dimensions")
-    found = bounds(windows(size, parts, int(file["decomposition"].attrs["overlap"])))
+    if coarse and len(_vector(file["decomposition"], "coarse_shape", WHOLE)) != dimensions:
+        raise ValueError(f"its coarse image does not have {dimensions} dimensions")
+    subdomains = windows(size, parts, int(file["decomposition"].attrs["overlap"]))
+    found = bounds([*subdomains, *[whole(size)] * coarse])
     if not (np.array_equal(found[0], lower) and np.array_equal(found[1], upper)):
         raise ValueError(f"its windows are not those of the grid {parts} on images of {size}")
 

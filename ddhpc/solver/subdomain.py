@@ -15,7 +15,6 @@ from torch import nn
 
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError, Stopped
-from ddhpc.method.decomposition import extent
 from ddhpc.method.local import LocalProblem, local_decisions, train_local
 from ddhpc.method.metrics import accuracy
 from ddhpc.method.problem import Problem
@@ -88,12 +87,11 @@ def absent(problem: Problem) -> LocalSolution:
 
 def read_windows(job: Job, subdomain: int, after_each: Callable[[], None] = lambda: None) -> dict[str, Images]:
     """The windows of a subdomain of the images of each split, on the device; calls `after_each` split."""
-    problem, window = job.problem, job.problem.decomposition[subdomain]
-    images, streamed = {}, problem.streamed(window)
+    problem, images, streamed = job.problem, dict[str, Images](), job.problem.streamed(subdomain)
     with job.stopwatch("read"):
         for split in SPLITS:
-            padded = problem.padded(split, window)
-            images[split] = load_windows(problem.packed, split, *padded, job.place.device, streamed=streamed)
+            padded, packed = problem.padded(split, subdomain), problem.images(subdomain)
+            images[split] = load_windows(packed, split, *padded, job.place.device, streamed=streamed)
             after_each()
     return images
 
@@ -146,8 +144,8 @@ class SubdomainTraining:
         logs.log.info(
             "subdomain %d: window %s %s %s, %s",
             self.subdomain,
-            extent(problem.decomposition[self.subdomain]),
-            "streamed to" if problem.streamed(problem.decomposition[self.subdomain]) else "held on",
+            problem.extent(self.subdomain),
+            "streamed to" if problem.streamed(self.subdomain) else "held on",
             self.job.place.device,
             "continued" if self.saved else "from the start",
         )

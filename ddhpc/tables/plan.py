@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
+from rich.console import Console
 from rich.table import Table
 from torch import nn
 
 from ddhpc.method.coarse import epochs
-from ddhpc.method.decomposition import Window, extent, owned, team_of
+from ddhpc.method.decomposition import owned, team_of
 from ddhpc.method.local import decision_batch
 from ddhpc.method.problem import Problem
 from ddhpc.method.windows import AHEAD
@@ -42,14 +44,16 @@ class RankPlan:
     """Estimate of the peak: the largest of its subdomains, or all where the CNN-DNN is trained, and all decisions."""
 
 
-def held_bytes(problem: Problem, window: Window) -> int:
+def held_bytes(problem: Problem, subdomain: int) -> int:
     """Bytes of windows that are in memory at once: all of a subdomain, or the batches of one that is streamed."""
-    read = problem.window_bytes(window)
-    image = {split: size // problem.packed.samples[split] for split, size in read.items()}
-    block = problem.packed.chunk_samples * image["train"]
-    if not problem.streamed(window):
+    read, images = problem.window_bytes(subdomain), problem.images(subdomain)
+    image = {split: size // images.samples[split] for split, size in read.items()}
+    block = images.chunk_samples * image["train"]
+    if images is not problem.packed:
+        block += images.chunk_samples * 8 * images.channels * prod(problem.packed.image_shape)
+    if not problem.streamed(subdomain):
         return sum(read.values()) + block
-    batch = max(problem.config.local.batch_size, decision_batch(extent(window)))
+    batch = max(problem.config.local.batch_size, decision_batch(problem.extent(subdomain)))
     return max(block, (AHEAD + 2) * min(batch, problem.packed.samples["train"]) * image["train"])
 
 
@@ -72,35 +76,40 @@ def activation_bytes(cnn: nn.Module, batch: tuple[int, ...]) -> int:
 def shares(problem: Problem, ranks: int) -> list[RankPlan]:
     """What each of `ranks` ranks owns and needs; a rank that helps another needs as much and owns nothing."""
     decisions = sum(problem.packed.samples.values()) * len(problem.packed.classes) * 4
-    memory = {}
-    for window in problem.decomposition:
-        if extent(window) not in memory:
-            cnn = problem.local_cnn(problem.decomposition.index(window))
-            batch = (2, problem.packed.channels, *extent(window))
-            weights = STATES * sum(p.numel() * p.element_size() for p in cnn.parameters())
-            activations = activation_bytes(cnn, batch) * problem.config.local.batch_size // 2
-            memory[extent(window)] = weights + 2 * activations
+    memory, alike = dict[int, int](), problem.alike()
+    for n in set(alike.values()):
+        cnn = problem.local_cnn(n)
+        batch = (2, problem.packed.channels, *problem.extent(n))
+        weights = STATES * sum(p.numel() * p.element_size() for p in cnn.parameters())
+        memory[n] = weights + 2 * activation_bytes(cnn, batch) * problem.config.local.batch_size // 2
     held_at_once = max if problem.config.coherent.start == "none" else sum
     planned = []
     for rank in range(ranks):
         mine = owned(problem.subdomains, ranks, rank)
         trained = mine or [team_of(problem.subdomains, ranks, rank)[0]]
-        windows = [problem.decomposition[subdomain] for subdomain in trained]
         planned.append(
             RankPlan(
                 rank=rank,
                 subdomains=mine,
                 helps=trained[0],
-                data_bytes=sum(sum(problem.window_bytes(window).values()) for window in windows),
-                scratch_bytes=max(
-                    sum(problem.window_bytes(window).values()) * problem.streamed(window) for window in windows
-                ),
+                data_bytes=sum(sum(problem.window_bytes(n).values()) for n in trained),
+                scratch_bytes=max(sum(problem.window_bytes(n).values()) * problem.streamed(n) for n in trained),
                 memory_bytes=BASE_BYTES
-                + held_at_once(held_bytes(problem, window) + memory[extent(window)] for window in windows)
+                + held_at_once(held_bytes(problem, n) + memory[alike[n]] for n in trained)
                 + len(mine) * decisions,
             )
         )
     return planned
+
+
+def _print_coarse_image(problem: Problem, count: int, ranks: int, out: Console) -> None:
+    number = problem.subdomains - 1
+    out.print(
+        f"subdomain {number} is the coarse image: all {by(problem.packed.image_shape)} pixels restricted to "
+        f"{by(problem.extent(number))}, width {problem.width_of(number)}, {count:,} parameters"
+    )
+    if ranks == number:
+        out.print(f"{ranks} ranks train {problem.subdomains} subdomains: rank 0 two, one after the other")
 
 
 def print_plan(problem: Problem, ranks: int | None) -> None:
@@ -109,8 +118,11 @@ def print_plan(problem: Problem, ranks: int | None) -> None:
     planned = shares(problem, ranks)
     out = console()
     out.print(problem_line(problem))
-    count = parameters(problem.local_cnn(0))
-    out.print(f"a local CNN has {count:,} parameters, all together {count * problem.subdomains:,}")
+    counts, alike = {n: parameters(problem.local_cnn(n)) for n in set(problem.alike().values())}, problem.alike()
+    total = sum(counts[first] for first in alike.values())
+    out.print(f"a local CNN has {counts[0]:,} parameters, all together {total:,}")
+    if problem.coarse:
+        _print_coarse_image(problem, counts[alike[problem.subdomains - 1]], ranks, out)
     if problem.decisions != "in_sample":
         work = sum(len(fit.images) for fit in problem.fits) / problem.packed.samples["train"]
         times = f"{len(problem.fits)} times" if len(problem.fits) > 1 else "once"
@@ -133,7 +145,7 @@ def print_plan(problem: Problem, ranks: int | None) -> None:
     rank_of = {subdomain: share.rank for share in planned for subdomain in share.subdomains}
     for subdomain, window in enumerate(problem.decomposition[:SHOWN_ROWS]):
         sides = ", ".join(f"{side.start}:{side.stop}" for side in window)
-        windows.add_row(str(subdomain), sides, by(extent(window)), str(rank_of[subdomain]))
+        windows.add_row(str(subdomain), sides, by(problem.extent(subdomain)), str(rank_of[subdomain]))
     out.print(windows)
 
     table = Table(title="Ranks", title_justify="left")

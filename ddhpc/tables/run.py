@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 
 import h5py
@@ -11,10 +12,9 @@ from rich.table import Table
 from ddhpc.config import Config
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
-from ddhpc.method.decomposition import extent
 from ddhpc.method.metrics import RESAMPLES, below_mean
 from ddhpc.method.problem import Problem
-from ddhpc.results import COHERENT, FUSIONS, checkpoint, is_finished, names, open_results, verify
+from ddhpc.results import COHERENT, FUSIONS, checkpoint, has_coarse_image, is_finished, names, open_results, verify
 from ddhpc.results.cost import machine
 from ddhpc.terminal import console
 from ddhpc.wording import by, duration, percent
@@ -28,15 +28,16 @@ def problem_line(problem: Problem) -> str:
     """What is trained, in one line."""
     packed, model = problem.packed, problem.config.model
     samples = ", ".join(f"{packed.samples[split]:,} {split}" for split in SPLITS)
-    windows = sorted({extent(window) for window in problem.decomposition})
+    windows = sorted({problem.extent(n) for n in range(problem.subdomains) if problem.images(n) is packed})
     shown = by(windows[0]) if len(windows) == 1 else f"{by(windows[0])} to {by(windows[-1])}"
     steps = problem.local_steps
+    coarse = f" and the coarse image {by(problem.coarse.image_shape)}" if problem.coarse else ""
     few = f"\n{steps} steps for each local CNN are few: try more --local.epochs or a smaller --local.batch_size"
     return (
         f"{packed.path.name}: {samples} {packed.noun} of {by(packed.image_shape)}, {packed.channels} "
         f"channel{'s' * (packed.channels > 1)}, {len(packed.classes)} classes\n"
         f"{problem.subdomains} subdomains ({by(problem.config.decomposition.grid)}, overlap "
-        f"{problem.config.decomposition.overlap}, windows {shown}): {model.name}, width {problem.width}, "
+        f"{problem.config.decomposition.overlap}, windows {shown}{coarse}): {model.name}, width {problem.width}, "
         f"{problem.config.local.epochs} epochs{few if steps < FEW_STEPS else ''}"
     )
 
@@ -86,7 +87,8 @@ def print_run(run: Path) -> None:
 def _grid_table(file: h5py.File) -> Table:
     grid = tuple(int(parts) for parts in file["decomposition"].attrs["grid"])
     table = Table()
-    accuracies = [100 * file[f"local/{split}/accuracy"][...].reshape(grid) for split in SHOWN_SPLITS]
+    parts = prod(grid)
+    accuracies = [100 * file[f"local/{split}/accuracy"][:parts].reshape(grid) for split in SHOWN_SPLITS]
     rows = np.stack(accuracies, axis=-1).reshape(grid[0], -1, 2)
     layers = rows.shape[1] // grid[1] if len(grid) > 1 else 1
     for column in np.ndindex(grid[1:]):
@@ -112,6 +114,8 @@ def _fusion_table(file: h5py.File) -> Table:
     for fusion in fusions(file):
         shares = (percent(file[f"fusion/{fusion}"].attrs[split]) for split in SHOWN_SPLITS)
         table.add_row(fusion, *shares, *_scores(file, fusion))
+    if has_coarse_image(file):
+        table.add_row("coarse image alone", *(percent(file[f"local/{split}/accuracy"][-1]) for split in SHOWN_SPLITS))
     missing = int(np.isnan(file["local/val/accuracy"][...]).sum())
     notes = [f"{missing} of {len(file['subdomain'])} subdomains are absent"] if missing else []
     fold = file.get("samples/train/fold")
