@@ -43,7 +43,7 @@ def solved(run: Path, steps: int) -> list[float]:
     above = []
     for seed in range(REPEATS):
         torch.manual_seed(seed)
-        network, _ = coarse.train_dnn(local["train"], labels["train"], config, "cpu", learned)
+        network, _ = coarse.train_dnn(local["train"], labels["train"], local["train"].shape[2], config, "cpu", learned)
         above.append(
             [
                 margin(coarse.decide(network, local[split]), coarse.mean(local[split]), labels[split])[0]

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 from ddhpc import results
-from ddhpc.config import Coarse
+from ddhpc.config import Coarse, Config
+from ddhpc.data.hdf5 import text
 from ddhpc.data.packed import SPLITS
 from ddhpc.method import coarse
 from ddhpc.method.decomposition import owned, windows
@@ -84,20 +85,24 @@ def measure(comm, subdomains: int, given: argparse.Namespace, directory: Path) -
     slabs = {f"{split}/decision": made_up(mine, labels[split], given.classes, split) for split in SPLITS}
     slabs |= {f"{split}/accuracy": accuracy(slabs[f"{split}/decision"], labels[split]) for split in SPLITS}
     layout = results.Layout(
-        attributes={"job": "", **dict.fromkeys(("config", "data_digest", "ddhpc_version", "git_commit"), "")}
-        | {"ranks": comm.size, "cores": 1},
+        attributes={
+            **dict.fromkeys(("job", "data_digest", "ddhpc_version", "git_commit", "created", "processor"), ""),
+            **{"config": Config().to_yaml(), "hosts": text(["made up"]), "ranks": comm.size, "cores": 1, "seed": 0},
+        },
         classes=tuple(map(str, range(given.classes))),
+        features=0,
         decomposition=windows((side, side), (side, side)),
         grid=(side, side),
         overlap=0,
         image_shape=(side, side),
+        coarse_shape=(),
         labels=labels,
         fold=np.zeros(given.samples, int),
         decisions="in_sample",
         ids={split: [str(n) for n in range(count)] for split, count in counts.items()},
         epochs=1,
         coarse_epochs=config.epochs,
-        weights=coarse.weight_shapes(subdomains, given.classes, config),
+        weights=coarse.weight_shapes(subdomains, given.classes, 0, config),
         coherent_epochs=0,
         allow_missing=0,
         ranks=comm.size,
@@ -113,7 +118,7 @@ def measure(comm, subdomains: int, given: argparse.Namespace, directory: Path) -
         if comm.rank == 0:
             torch.manual_seed(0)
             with stopwatch("coarse"):
-                solution = coarse.solve(gathered, labels, config, "cpu")
+                solution = coarse.solve(gathered, labels, given.classes, config, "cpu")
             began = time.perf_counter()
             outcome = results.Outcome(
                 job="",

@@ -160,7 +160,11 @@ class Local:
 
 @dataclass(frozen=True, kw_only=True)
 class Coarse:
-    """Training of the coarse DNN on the local decisions (AdamW, cosine rate)."""
+    """Training of the coarse DNN on what the local CNNs give (AdamW, cosine rate)."""
+
+    inputs: Literal["auto", "decisions", "both"] = "auto"
+    """What the coarse DNN takes of each subdomain: its local decision, or both that and its local features, which the
+    last layer of its CNN takes. auto is both, where that layer is dense and takes no more than 512."""
 
     epochs: int | Literal["auto"] = "auto"
     """Passes over the local decisions of the training images; auto is 30, or on few images as many as make 1,000
@@ -178,8 +182,8 @@ class Coarse:
     weight_decay: float = 1e-2
     """Decoupled weight decay."""
 
-    dropout: float = 0.2
-    """Share of the inputs and of each hidden layer that is dropped in training."""
+    dropout: float | Literal["auto"] = "auto"
+    """Share of the inputs and of each hidden layer that is dropped in training; auto is 0.2, with features 0.5."""
 
     decisions: Literal["in_sample", "held_out", "cross_fitted"] = "in_sample"
     """Training images whose local decisions are learned from: in_sample, those that the local CNNs are fitted to;
@@ -203,7 +207,8 @@ class Coarse:
         _require(self.allow_missing >= 0, "coarse.allow_missing", self.allow_missing, "0 or more subdomains")
         limit = self.memory_limit
         _require(limit is None or limit >= 0, "coarse.memory_limit", limit, "0 or more GiB, or null")
-        _require(0 <= self.dropout < 1, "coarse.dropout", self.dropout, "a share from 0 to below 1")
+        given, share = self.dropout, 0.0 if self.dropout == "auto" else self.dropout
+        _require(0 <= share < 1, "coarse.dropout", given, "auto or a share from 0 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True)

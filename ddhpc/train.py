@@ -21,7 +21,7 @@ from ddhpc.method import coarse
 from ddhpc.method.decomposition import owned
 from ddhpc.method.metrics import below_mean, margin
 from ddhpc.method.problem import Problem
-from ddhpc.method.solutions import CoarseSolution, CoherentSolution, GatheredDecisions, LocalSolution
+from ddhpc.method.solutions import CoarseSolution, CoherentSolution, Gathered, LocalSolution
 from ddhpc.method.team import ALONE
 from ddhpc.parallel import logs
 from ddhpc.parallel.communicator import Communicator
@@ -144,10 +144,8 @@ def check_absent(comm: Communicator, solutions: Mapping[int, LocalSolution], all
         )
 
 
-def write_and_gather(
-    job: Job, owners: Communicator, solutions: Mapping[int, LocalSolution], rank: int
-) -> GatheredDecisions:
-    """Write the local decisions into the results file and bring them to rank 0; collective on the owners.
+def write_and_gather(job: Job, owners: Communicator, solutions: Mapping[int, LocalSolution], rank: int) -> Gathered:
+    """Write the local outputs into the results file and bring them to rank 0; collective on the owners.
 
     Args:
         job: of this rank.
@@ -158,19 +156,20 @@ def write_and_gather(
     logs.log.info("all subdomains are finished; writing and gathering their decisions")
     solved, subdomains = list(solutions.values()), job.problem.subdomains
     mine = range(min(solutions), max(solutions) + 1)
-    slabs = results.local_slabs(solved, rank, job.place.device_name)
+    classes = len(job.problem.packed.classes)
+    slabs = results.local_slabs(solved, classes, rank, job.place.device_name)
     with job.stopwatch("write"):
         results.write_local(job.directory, owners, mine, subdomains, slabs)
     with job.stopwatch("gather"):
         limit = job.problem.config.coarse.memory_limit
-        return GatheredDecisions(
-            decisions=results.gather_local(job.directory, owners, slabs, subdomains, limit),
+        return Gathered(
+            outputs=results.gather_local(job.directory, owners, slabs, subdomains, limit),
             present=owners.gather(np.array([each.present for each in solved]), subdomains),
             seconds=owners.gather(np.array([each.cost.seconds for each in solved]), subdomains),
         )
 
 
-def solve_coarse_problem(job: Job, gathered: GatheredDecisions | None) -> CoarseSolution:
+def solve_coarse_problem(job: Job, gathered: Gathered | None) -> CoarseSolution:
     """Train the coarse DNN on the local decisions and fuse them; on rank 0."""
     assert gathered is not None, "rank 0 owns subdomain 0"
     logs.log.info("solving the coarse problem")
@@ -178,7 +177,12 @@ def solve_coarse_problem(job: Job, gathered: GatheredDecisions | None) -> Coarse
     with job.stopwatch("coarse"):
         problem.seed(problem.subdomains)
         return coarse.solve(
-            gathered.decisions, problem.packed.labels, problem.config.coarse, job.place.device, problem.learned
+            gathered.outputs,
+            problem.packed.labels,
+            len(problem.packed.classes),
+            problem.config.coarse,
+            job.place.device,
+            problem.learned,
         )
 
 
@@ -192,7 +196,7 @@ def solve_coherent(
         return train_coherent(job, owners, local, solution.network if solution else None)
 
 
-def timing(job: Job, gathered: GatheredDecisions, rank_seconds: np.ndarray) -> results.Timing:
+def timing(job: Job, gathered: Gathered, rank_seconds: np.ndarray) -> results.Timing:
     """Seconds of the run; on rank 0, whose file system knows the earlier jobs."""
     mine = job.stopwatch.seconds
     before, jobs = results.earlier_jobs(job.directory)
@@ -214,7 +218,7 @@ def timing(job: Job, gathered: GatheredDecisions, rank_seconds: np.ndarray) -> r
 def finish(
     job: Job,
     name: str,
-    gathered: GatheredDecisions | None,
+    gathered: Gathered | None,
     solution: CoarseSolution | None,
     coherent: CoherentSolution | None,
     rank_seconds: np.ndarray,

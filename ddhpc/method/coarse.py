@@ -17,24 +17,24 @@ from ddhpc.method.metrics import accuracy
 from ddhpc.method.optimizers import AdamW
 from ddhpc.method.solutions import CoarseSolution
 from ddhpc.method.training import History
-from ddhpc.models.dnn import dnn
+from ddhpc.models.dnn import Dnn
 
 LEAST_EPOCHS, LEAST_STEPS = 30, 1000
 """Of the coarse DNN where its epochs are not given. Its steps must not fall with the images: 60 left it below mean."""
+DROPOUT, DROPOUT_WITH_FEATURES = 0.2, 0.5
+"""Where it is not given. Less overfits with features, more learns too little from decisions alone."""
 ABSENT_DRAWS = 20
 BLOCK = 512
 """Samples that are fused at once, so that N x K numbers of each fit into memory where not all samples' do."""
 
-Decisions = Mapping[str, np.ndarray]
-"""By split: local decisions [N, S, K] or final decisions [S, K], float32 probabilities."""
-
 Fusion = Callable[[np.ndarray], np.ndarray]
-"""From local decisions [N, S, K] to final ones [S, K]."""
+"""From local outputs [N, S, K + F] to final decisions [S, K]."""
 
 
 def solve(
-    local: Decisions,
+    local: Mapping[str, np.ndarray],
     labels: Mapping[str, np.ndarray],
+    classes: int,
     config: Coarse,
     device: str,
     learned: np.ndarray | None = None,
@@ -44,14 +44,15 @@ def solve(
     The decision of a single subdomain, the global CNN, is the final one; there is no coarse problem and no history.
 
     Args:
-        local: by split, [N, S, K] float32; all zeros where a subdomain is absent.
+        local: local outputs by split, [N, S, K + F] float32; all zeros where a subdomain is absent.
         labels: by split, [S] int64.
+        classes: K.
         config: section `coarse`.
         device: torch device.
         learned: [n] int64, the training images that the coarse DNN is trained on; all without it.
     """
     if len(local["train"]) == 1:
-        only = {split: decisions[0] for split, decisions in local.items()}
+        only = {split: outputs[0] for split, outputs in local.items()}
         absent = np.full(config.allow_missing + 1, np.nan)
         absent[0] = accuracy(only["test"], labels["test"])
         return CoarseSolution(
@@ -60,11 +61,14 @@ def solve(
             history=History(),
             absent=dict.fromkeys(("mean", "vote", "dnn"), absent),
         )
-    network, history = train_dnn(local["train"], labels["train"], config, device, learned)
-    fuse: dict[str, Fusion] = {"mean": mean, "vote": vote, "dnn": partial(decide, network)}
+    network, history = train_dnn(local["train"], labels["train"], classes, config, device, learned)
+    fuse: dict[str, Fusion] = {
+        "mean": lambda outputs: mean(outputs[:, :, :classes]),
+        "vote": lambda outputs: vote(outputs[:, :, :classes]),
+        "dnn": partial(decide, network),
+    }
     fusions = {
-        name: {split: by_blocks(fusion, decisions) for split, decisions in local.items()}
-        for name, fusion in fuse.items()
+        name: {split: by_blocks(fusion, outputs) for split, outputs in local.items()} for name, fusion in fuse.items()
     }
     return CoarseSolution(
         network=network,
@@ -78,12 +82,12 @@ def solve(
 
 
 def present(local: np.ndarray) -> np.ndarray:
-    """Which of the subdomains of [N, S, K] have decisions: [N] bool."""
+    """Which of the subdomains of local outputs [N, S, K + F] are there: [N] bool."""
     return np.asarray(local.any(axis=(1, 2)))
 
 
 def by_blocks(fusion: Fusion, local: np.ndarray) -> np.ndarray:
-    """The final decisions [S, K] of a fusion for local decisions [N, S, K] that may be mapped from a file."""
+    """The final decisions [S, K] of a fusion for local outputs [N, S, K + F] that may be mapped from a file."""
     starts = range(0, local.shape[1], BLOCK)
     return np.concatenate([fusion(np.ascontiguousarray(local[:, start : start + BLOCK])) for start in starts])
 
@@ -113,7 +117,7 @@ def vote(local: np.ndarray) -> np.ndarray:
 
 
 def decide(network: nn.Module, local: np.ndarray) -> np.ndarray:
-    """The coarse DNN's final decisions [S, K] float32 for local decisions [N, S, K]."""
+    """The coarse DNN's final decisions [S, K] float32 for local outputs [N, S, K + F]."""
     device = next(network.parameters()).device
     network.eval()
     with torch.inference_mode():
@@ -136,12 +140,12 @@ def accuracy_without(fusion: Fusion, local: np.ndarray, labels: np.ndarray, allo
 
 
 def _without(fusion: Fusion, left: np.ndarray, local: np.ndarray) -> np.ndarray:
-    """A fusion of the local decisions [N, S, K] of the subdomains that are left, [N, 1, 1] ones and zeros."""
+    """A fusion of the local outputs [N, S, K + F] of the subdomains that are left, [N, 1, 1] ones and zeros."""
     return fusion(local * left)
 
 
 def subdomain_dropout(inputs: Tensor, subdomains: int, allow_missing: int) -> Tensor:
-    """Rows of local decisions [B, N * K], in each of which 0 to `allow_missing` random subdomains are zeroed."""
+    """Rows of local outputs [B, N * (K + F)], in each of which 0 to `allow_missing` random subdomains are zeroed."""
     order = torch.rand(len(inputs), subdomains, device=inputs.device).argsort(1).argsort(1)
     count = torch.randint(0, allow_missing + 1, (len(inputs), 1), device=inputs.device)
     kept = (order >= count).to(inputs.dtype)
@@ -156,24 +160,32 @@ def epochs(config: Coarse, images: int) -> int:
 
 
 def train_dnn(
-    local: np.ndarray, labels: np.ndarray, config: Coarse, device: str, learned: np.ndarray | None = None
-) -> tuple[nn.Module, History]:
-    """Train the coarse DNN on the local decisions for the training split, which stay where they are.
+    local: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    config: Coarse,
+    device: str,
+    learned: np.ndarray | None = None,
+) -> tuple[Dnn, History]:
+    """Train the coarse DNN on the local outputs for the training split, which stay where they are.
 
     Args:
-        local: [N, S, K] float32.
+        local: [N, S, K + F] float32.
         labels: [S] int64.
+        classes: K.
         config: section `coarse`.
         device: torch device.
         learned: see `solve`.
 
     Returns:
-        The network from [B, N * K] to [B, K] logits, and what the training did.
+        The network from [B, N * (K + F)] to [B, K] logits, and what the training did.
     """
     rows, target = inputs(local), torch.from_numpy(labels)
     images = torch.arange(len(target)) if learned is None else torch.from_numpy(learned)
-    subdomains, _, classes = local.shape
-    network = dnn(subdomains, classes, config.hidden, config.dropout).to(device)
+    subdomains, _, width = local.shape
+    network = coarse_dnn(subdomains, classes, width - classes, config)
+    network.standardise(*moments(local[:, :, classes:], images.numpy()))
+    network = network.to(device)
     optimizer = AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     batches = ceil(len(images) / config.batch_size)
     passes = epochs(config, len(images))
@@ -204,23 +216,41 @@ def train_dnn(
     return network, history
 
 
-def weight_shapes(subdomains: int, classes: int, config: Coarse) -> dict[str, tuple[int, ...]]:
+def coarse_dnn(subdomains: int, classes: int, features: int, config: Coarse) -> Dnn:
+    """The coarse DNN before training, for N subdomains, K classes and F local features; see `Dnn`."""
+    dropout = config.dropout if config.dropout != "auto" else DROPOUT_WITH_FEATURES if features else DROPOUT
+    return Dnn(subdomains, classes, features, config.hidden, dropout)
+
+
+def moments(features: np.ndarray, images: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [N, F] of local features [N, S, F] over some images, one subdomain at a time."""
+    subdomains, _, count = features.shape
+    mean, std = torch.zeros(subdomains, count), torch.zeros(subdomains, count)
+    for n, each in enumerate(features):
+        chosen = np.asarray(each[images], np.float64)
+        mean[n], std[n] = torch.from_numpy(chosen.mean(0)), torch.from_numpy(chosen.std(0))
+    return mean, std
+
+
+def weight_shapes(subdomains: int, classes: int, features: int, config: Coarse) -> dict[str, tuple[int, ...]]:
     """Shapes of the weights of the coarse DNN, by name; none where a single subdomain decides alone."""
     if subdomains == 1:
         return {}
     with torch.device("meta"):
-        network = dnn(subdomains, classes, config.hidden, config.dropout)
+        network = coarse_dnn(subdomains, classes, features, config)
     return {name: tuple(values.shape) for name, values in network.state_dict().items()}
 
 
-def restored(weights: Mapping[str, np.ndarray], subdomains: int, classes: int, config: Coarse) -> nn.Module:
+def restored(weights: Mapping[str, np.ndarray], config: Coarse) -> Dnn:
     """The coarse DNN with the weights that the results file holds."""
-    network = dnn(subdomains, classes, config.hidden, config.dropout)
+    subdomains, features = weights["feature_mean"].shape
+    classes = len(weights[f"layers.{3 * len(config.hidden) + 1}.bias"])
+    network = coarse_dnn(subdomains, classes, features, config)
     network.load_state_dict({name: torch.from_numpy(values) for name, values in weights.items()})
     return network
 
 
-def inputs(decisions: np.ndarray) -> Tensor:
-    """[N, S, K] as the rows [S, N * K] that the coarse DNN takes; no copy of decisions that are mapped from a file."""
-    subdomains, samples, classes = decisions.shape
-    return torch.from_numpy(decisions).permute(1, 0, 2).reshape(samples, subdomains * classes)
+def inputs(local: np.ndarray) -> Tensor:
+    """[N, S, W] as the rows [S, N * W] that the coarse DNN takes; no copy of what is mapped from a file."""
+    subdomains, samples, width = local.shape
+    return torch.from_numpy(local).permute(1, 0, 2).reshape(samples, subdomains * width)

@@ -1,4 +1,4 @@
-"""The local problem: train the CNN of one subdomain on its window of every image, and give its decisions. No MPI."""
+"""The local problem: train the CNN of one subdomain on its window of every image, and give its outputs. No MPI."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
 from ddhpc.config import Local
 from ddhpc.method.augmentation import augment_geometry, augment_intensity
@@ -18,6 +18,7 @@ from ddhpc.method.decomposition import extent
 from ddhpc.method.team import ALONE, Team
 from ddhpc.method.training import History, State, autocast, schedule, sgd
 from ddhpc.method.windows import Images
+from ddhpc.models.features import last_layer, recorded
 
 DECISION_BATCH = 512
 DECISION_PIXELS = 2**20
@@ -178,24 +179,39 @@ def train_local(cnn: nn.Module, problem: LocalProblem, on_step: Step, saved: Sta
 
 
 def decision_batch(window: tuple[int, ...]) -> int:
-    """Images whose decisions are made at once, for windows of this extent."""
+    """Images whose outputs are made at once, for windows of this extent."""
     return max(1, min(DECISION_BATCH, DECISION_PIXELS // prod(window)))
 
 
+def output(cnn: nn.Module, pixels: Tensor, features: int) -> tuple[Tensor, Tensor]:
+    """Logits [B, K] of a local CNN, and its local output [B, K + features] float32 with the graph of both.
+
+    A local output is the local decision, and the local features where any are wanted; zeros follow where the CNN has
+    fewer, as those of the coarse image's may.
+    """
+    if not features:
+        logits = cnn(pixels)
+        return logits, logits.float().softmax(1)
+    with recorded(last_layer(cnn)) as taken:
+        logits = cnn(pixels)
+    seen = taken[0].float()
+    return logits, pad(torch.cat([logits.float().softmax(1), seen], 1), (0, features - seen.shape[1]))
+
+
 @torch.inference_mode()
-def local_decisions(cnn: nn.Module, images: Images, precision: str, team: Team = ALONE) -> np.ndarray:
-    """The local decisions for the windows of a split: class probabilities [S, K] float32; a team shares the work."""
+def local_outputs(cnn: nn.Module, images: Images, precision: str, features: int = 0, team: Team = ALONE) -> np.ndarray:
+    """The local outputs for the windows of a split, [S, K + features] float32, see `output`; a team shares the work."""
     cnn.eval()
-    decisions = []
+    outputs = []
     device = images.mean.device
     core = (slice(None), slice(None), *images.core)
     rows = team.rows(len(images))
     batches = torch.arange(len(images), device=device)[rows].split(decision_batch(extent(images.core)))
     for padded in images.batches(batches):
         with autocast(precision, device.type):
-            logits = cnn(images.normalised(padded[core]))
-        decisions.append(logits.float().softmax(1))
-    mine = torch.cat(decisions)
+            _, given = output(cnn, images.normalised(padded[core]), features)
+        outputs.append(given)
+    mine = torch.cat(outputs)
     everything = mine.new_zeros(len(images), mine.shape[1])
     everything[rows] = mine
     return team.total(everything).cpu().numpy()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+MOST_FEATURES = 512
+"""Of a subdomain that the coarse DNN takes unasked; those of large networks would fill the results file."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Problem:
     """What is trained: images, decomposition, and the local CNN of each subdomain."""
@@ -31,6 +36,8 @@ class Problem:
     """What the coarse image's CNN sees, where there is a coarse image."""
     width: int
     """Channels of the first stage of a local CNN."""
+    features: int
+    """F, local features of each subdomain that the coarse DNN takes; 0 where it takes the decisions alone."""
     decisions: str
     """Option `coarse.decisions`; in_sample for the global CNN, which has no coarse problem."""
     fold: np.ndarray
@@ -126,10 +133,15 @@ class Problem:
 
         The coarse problem has number N.
         """
-        import torch
+        seed_process(self.config.run.seed, subdomain, *key)
 
-        entropy = np.random.SeedSequence((self.config.run.seed, subdomain), spawn_key=key)
-        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+
+def seed_process(seed: int, subdomain: int, *key: int) -> None:
+    """Seed this process's random numbers from the run's seed, see `Problem.seed`."""
+    import torch
+
+    entropy = np.random.SeedSequence((seed, subdomain), spawn_key=key)
+    torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
 
 
 def open_problem(config: Config) -> Problem:
@@ -150,6 +162,7 @@ def open_problem(config: Config) -> Problem:
         raise InputError(f"--coherent.start {config.coherent.start}: expected a grid of more than one subdomain")
     decisions = config.coarse.decisions if len(decomposition) > 1 else "in_sample"
     problem = Problem(
+        features=0,
         config=config,
         packed=packed,
         decomposition=decomposition,
@@ -158,9 +171,22 @@ def open_problem(config: Config) -> Problem:
         decisions=decisions,
         fold=folds(packed.labels["train"], decisions, config.run.seed, packed.classes),
     )
-    for subdomain in set(problem.alike().values()):
-        problem.local_cnn(subdomain)
-    return problem
+    cnns = [problem.local_cnn(subdomain) for subdomain in set(problem.alike().values())]
+    return replace(problem, features=_features(config, cnns, len(packed.classes)) if len(decomposition) > 1 else 0)
+
+
+def _features(config: Config, cnns: Sequence[nn.Module], classes: int) -> int:
+    """Local features of each subdomain that the coarse DNN takes, from one network of each kind."""
+    from ddhpc.models.features import count_features
+
+    inputs, found = config.coarse.inputs, [count_features(cnn, classes) for cnn in cnns]
+    if inputs == "both" and not all(found):
+        raise InputError(
+            f"--coarse.inputs both: {config.model.name} does not end in a dense layer of {classes} outputs, whose "
+            "inputs are the local features; expected one, or --coarse.inputs decisions"
+        )
+    wanted = inputs == "both" or (inputs == "auto" and all(found) and max(found) <= MOST_FEATURES)
+    return max(found) if wanted else 0
 
 
 def coarse_shape(config: Config, image_shape: tuple[int, ...], subdomains: list[Window]) -> tuple[int, ...]:

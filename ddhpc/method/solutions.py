@@ -33,9 +33,9 @@ class LocalSolution:
     """What the training of a subdomain gives, or that it could not be trained."""
 
     present: bool = True
-    """False for an absent subdomain: its decisions are zeros, its accuracy and history NaN."""
-    decisions: Mapping[str, np.ndarray]
-    """Local decisions by split, [S, K] float32."""
+    """False for an absent subdomain: its outputs are zeros, its accuracy and history NaN."""
+    outputs: Mapping[str, np.ndarray]
+    """Local outputs by split, [S, K + F] float32: K class probabilities and F local features."""
     accuracy: Mapping[str, float]
     """By split."""
     history: History
@@ -47,11 +47,11 @@ class LocalSolution:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GatheredDecisions:
-    """The local decisions of all subdomains on rank 0; no rows on other ranks."""
+class Gathered:
+    """The local outputs of all subdomains on rank 0; no rows on other ranks."""
 
-    decisions: Mapping[str, np.ndarray]
-    """By split, [N, S, K] float32."""
+    outputs: Mapping[str, np.ndarray]
+    """By split, [N, S, K + F] float32."""
     present: np.ndarray
     """[N] bool, the subdomains that could be trained."""
     seconds: np.ndarray

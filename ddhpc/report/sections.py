@@ -18,7 +18,7 @@ from ddhpc.report.dependence import MOVED, drops, examples
 from ddhpc.report.figures import accuracy, domain, training
 from ddhpc.report.figures.style import shortened
 from ddhpc.report.picture import Pictures
-from ddhpc.results import has_coarse_image, names
+from ddhpc.results import has_coarse_image, names, stored_outputs
 from ddhpc.results.cost import critical_path, differences, machine
 from ddhpc.wording import by, duration, percent
 
@@ -184,16 +184,18 @@ def _dependence(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Sec
     weights = {name: np.asarray(values, np.float32) for name, values in file["coarse/weights"].items()}
     classes, labels = names(file["classes"]), file["samples/test/label"][...]
     config = Config.from_yaml(file.attrs["config"]).coarse
-    expected = coarse.weight_shapes(subdomains, len(classes), config)
+    local, final = stored_outputs(file, "test"), file["coarse/test/decision"][...]
+    expected = coarse.weight_shapes(subdomains, len(classes), local.shape[2] - len(classes), config)
+    if not set(expected) <= set(weights):
+        return leave(caption=f"The coarse DNN of today {OLD}")
     if {name: values.shape for name, values in weights.items()} != expected:
         raise InputError(f"{file.filename}: its coarse DNN is not that of its configuration; expected the same widths")
-    network = coarse.restored(weights, subdomains, len(classes), config)
-    local, final = file["local/test/decision"][...], file["coarse/test/decision"][...]
-    usual = file["local/train/decision"][...].mean(axis=1)
+    network = coarse.restored(weights, config)
+    usual = stored_outputs(file, "train").mean(axis=1)
     shares = drops(partial(coarse.decide, network), local, usual)
     if not np.isfinite(shares).all():
         raise InputError(f"{file.filename}: its coarse DNN decides nothing; expected finite weights")
-    chosen = examples(labels, final, coarse.vote(local), shares, EXAMPLES)
+    chosen = examples(labels, final, coarse.vote(local[:, :, : len(classes)]), shares, EXAMPLES)
     found = 100 * shares
     ids = names(file["samples/test/id"])
     named = [shortened(name) for name in classes]
@@ -207,12 +209,13 @@ def _dependence(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Sec
     return Section(
         name="dependence",
         title=title,
-        caption="How many percentage points the probability of the decided class loses when the local decision of one "
-        "subdomain is replaced by its mean over the training images: occlusion (Zeiler and Fergus, arXiv:1311.2901) at "
-        "the coarse level. Orange spoke for the decision, blue against it. The samples are the first in test of those "
-        "decided rightly, decided rightly against the majority of the local CNNs, and decided wrongly, where one "
-        f"subdomain moves the probability by {100 * MOVED:.0f} points or more if there are such. Over all of "
-        f"test, subdomain {most} matters most, with {overall[most]:.1f} points on average. {pictures.lacking}",
+        caption="How many percentage points the probability of the decided class loses when what one "
+        "subdomain says is replaced by its mean over the training images: occlusion (Zeiler and Fergus, "
+        "arXiv:1311.2901) at the coarse level. Orange spoke for the decision, blue against it. The samples are the "
+        "first in test of those decided rightly, decided rightly against the majority of the local CNNs, and decided "
+        f"wrongly, where one subdomain moves the probability by {100 * MOVED:.0f} points or more if there are such. "
+        f"Over all of test, subdomain {most} matters most, with {overall[most]:.1f} points on average. "
+        f"{pictures.lacking}",
         figure=domain.dependence(
             area,
             [pictures.of(n) for n in chosen],

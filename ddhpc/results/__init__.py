@@ -1,4 +1,6 @@
-"""The results file, format version 1 or, with a coarse image, 2: create, write in parallel, finish, open, verify.
+"""The results file: create, write in parallel, finish atomically, open and verify.
+
+Format version 1, and 2 where the second level is enriched.
 
 Rank 0 creates the file with all its datasets before any training starts, so that a full disk shows then; the ranks
 write their subdomains' slabs after it, all at once where h5py has MPI, through rank 0 where it has not: the same
@@ -6,8 +8,8 @@ values in the same file.
 """
 
 from ddhpc.results.format import COHERENT, DEVICE_BYTES, FUSIONS, PHASES, SCORED, Layout, create, phase_row
-from ddhpc.results.gather import gather_local
-from ddhpc.results.identity import check_alike, differences, fingerprint, flat, git_commit, identity, identity_of
+from ddhpc.results.gather import gather_local, stored_outputs
+from ddhpc.results.identity import check_alike, code, differences, fingerprint, flat, git_commit, identity, identity_of
 from ddhpc.results.lock import counted, earlier_jobs, lock
 from ddhpc.results.reader import has_coarse_image, names, open_results, verify
 from ddhpc.results.run_directory import FILE, PART, begin, file_system, is_finished, run_directory
@@ -27,6 +29,7 @@ __all__ = [
     "begin",
     "check_alike",
     "check_own",
+    "code",
     "counted",
     "create",
     "differences",
@@ -47,6 +50,7 @@ __all__ = [
     "open_results",
     "phase_row",
     "run_directory",
+    "stored_outputs",
     "verify",
     "write_local",
 ]

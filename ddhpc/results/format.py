@@ -20,7 +20,7 @@ from ddhpc.results.run_directory import PART, file_system
 
 FORMAT_VERSION = 1
 ENRICHED_VERSION = 2
-"""Of files with a coarse image."""
+"""Of files with a coarse image, or with local features."""
 FUSIONS = ("mean", "vote", "dnn")
 """Ways from the local decisions to the final one."""
 COHERENT = "coherent"
@@ -32,6 +32,8 @@ SCORED = ("val", "test")
 DEVICE_BYTES = 64
 DIGEST_BYTES = 64
 """SHA-256 as hexadecimal digits."""
+CHECKSUMS = {"decision": "sha256", "feature": "feature_sha256"}
+"""Datasets of /local/{split}, and those that hold their checksums."""
 METADATA_BYTES = 2**18
 PHASES = ("startup", "read", "train", "wait", "write", "gather", "coarse")
 """What a rank does, in this order; it waits until the local CNNs of all ranks are trained."""
@@ -63,6 +65,8 @@ class Layout:
 
     attributes: Mapping[str, Any]
     classes: tuple[str, ...]
+    features: int
+    """F, local features that are stored of each subdomain."""
     decomposition: list[Window]
     grid: tuple[int, ...]
     overlap: int
@@ -89,7 +93,7 @@ class Layout:
         """Bytes of the file, a little more than it will have."""
         subdomains, classes = len(self.decomposition), len(self.classes)
         samples = sum(map(len, self.labels.values()))
-        decisions = 4 * samples * classes * (subdomains + 2)
+        decisions = 4 * samples * (classes * (subdomains + 2) + self.features * subdomains)
         names = samples * (16 + max((len(name.encode()) for ids in self.ids.values() for name in ids), default=0))
         weights = 4 * sum(prod(shape) + 256 for shape in self.weights.values())
         rows = subdomains * (self.epochs + 4) + self.coarse_epochs + self.coherent_epochs + self.ranks
@@ -123,7 +127,7 @@ def _reserve(path: Path, size: int) -> None:
 
 
 def _create(file: h5py.File, layout: Layout) -> None:
-    version = ENRICHED_VERSION if layout.coarse_shape else FORMAT_VERSION
+    version = ENRICHED_VERSION if layout.coarse_shape or layout.features else FORMAT_VERSION
     file.attrs.update(format_version=version, complete=False, **layout.attributes)
     file.attrs["NX_class"] = "NXroot"
     class_scale = file.create_dataset("classes", data=text(layout.classes))
@@ -141,8 +145,8 @@ def _create(file: h5py.File, layout: Layout) -> None:
     _create_fusions(file, layout)
     weights = file.create_group("coarse/weights")
     weights.attrs["description"] = (
-        "state dictionary of the coarse DNN: of local decisions less 1/K; dense layers with ReLU between, softmax at "
-        "the end"
+        "state dictionary of the coarse DNN: of local decisions less 1/K and standardised features; dense layers with "
+        "ReLU between; plus average times the mean logarithm of the local decisions; softmax at the end"
     )
     for name, shape in layout.weights.items():
         _dataset(weights, name, shape, np.float32, "1", [])
@@ -180,6 +184,11 @@ def _create_split(file: h5py.File, layout: Layout, split: str) -> None:
     _dataset(local, "accuracy", (subdomains,), np.float64, "1", [subdomain_scale])
     checksum = h5py.string_dtype("utf-8", DIGEST_BYTES)
     _dataset(local, "sha256", (subdomains,), checksum, "", [subdomain_scale])
+    if layout.features:
+        shape = (subdomains, samples, layout.features)
+        feature = _dataset(local, "feature", shape, np.float32, "1", [subdomain_scale, None, None])
+        feature.attrs["description"] = "what the last layer of the local CNN takes; zeros where it takes fewer"
+        _dataset(local, "feature_sha256", (subdomains,), checksum, "", [subdomain_scale])
     _plot(local, "accuracy", ["../../subdomain"])
     for group in _final_groups(layout):
         final = file.create_group(f"{group}/{split}")

@@ -1,10 +1,10 @@
-"""Bringing the local decisions of all ranks to rank 0, which has the memory for them or a temporary file."""
+"""Bringing the local outputs of all ranks to rank 0, which has the memory for them or a temporary file."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 
@@ -18,53 +18,63 @@ from ddhpc.parallel.communicator import Communicator
 from ddhpc.results.run_directory import PART
 
 BLOCK_BYTES = 2**26
-"""Of decisions that are copied at once from the results file."""
+"""Of outputs that are copied at once from the results file."""
 
 
 def gather_local(
     directory: Path, comm: Communicator, slabs: Mapping[str, np.ndarray], subdomains: int, memory_limit: float | None
 ) -> dict[str, np.ndarray]:
-    """The local decisions by split, [N, S, K] float32 on rank 0, no rows elsewhere; collective, after `write_local`.
+    """The local outputs by split, [N, S, K + F] float32 on rank 0, no rows elsewhere; collective, after `write_local`.
 
     Args:
         directory: of the run.
         comm: all ranks; they own consecutive subdomains in their order.
         slabs: see `write_local`.
         subdomains: N.
-        memory_limit: GiB of rank 0's memory for the decisions of all splits; None for any. Where they take more, rank 0
+        memory_limit: GiB of rank 0's memory for the outputs of all splits; None for any. Where they take more, rank 0
             reads them from the results file into a temporary one that is mapped into memory, image by image.
 
     Raises:
         InputError: on all ranks, if there is no room for the temporary file.
     """
-    decisions = {split: slabs[f"{split}/decision"] for split in SPLITS}
-    size = subdomains * sum(each.itemsize * prod(each.shape[1:]) for each in decisions.values())
+    parts = [name for name in ("decision", "feature") if f"train/{name}" in slabs]
+    outputs = {split: np.concatenate([slabs[f"{split}/{name}"] for name in parts], axis=2) for split in SPLITS}
+    size = subdomains * sum(each.itemsize * prod(each.shape[1:]) for each in outputs.values())
     if memory_limit is None or size <= memory_limit * 2**30:
-        return {split: comm.gather(each, subdomains) for split, each in decisions.items()}
+        return {split: comm.gather(each, subdomains) for split, each in outputs.items()}
 
     def mapped() -> dict[str, np.ndarray]:
         if comm.rank != 0:
-            return {split: each[:0] for split, each in decisions.items()}
+            return {split: each[:0] for split, each in outputs.items()}
         with h5py.File(directory / PART, "r", locking=False) as file:
-            return {split: _mapped(file[f"local/{split}/decision"]) for split in SPLITS}
+            return {split: _mapped([file[f"local/{split}/{name}"] for name in parts]) for split in SPLITS}
 
     return comm.together(mapped)
 
 
-def _mapped(stored: h5py.Dataset) -> np.ndarray:
-    """A dataset [N, S, K] in a temporary file without a name, in which each sample's N x K numbers are consecutive."""
-    subdomains, samples, classes = stored.shape
-    size = 4 * prod(stored.shape)
+def stored_outputs(file: h5py.File, split: str, *, features: bool = True) -> np.ndarray:
+    """The local outputs [N, S, K + F] that a results file holds, if wanted without their features."""
+    names = ("decision", "feature") if features else ("decision",)
+    parts = [file[f"local/{split}/{name}"][...] for name in names if name in file[f"local/{split}"]]
+    return np.concatenate(parts, axis=2)
+
+
+def _mapped(stored: Sequence[h5py.Dataset]) -> np.ndarray:
+    """Datasets [N, S, W], one beside the other in a temporary file without a name, in which a sample's are together."""
+    subdomains, samples, _ = stored[0].shape
+    width = sum(dataset.shape[2] for dataset in stored)
+    size = 4 * subdomains * samples * width
     try:
         with tempfile.TemporaryFile() as file:
             os.posix_fallocate(file.fileno(), 0, size)
-            rows = np.memmap(file, np.float32, "r+", shape=(samples, subdomains, classes))
+            rows = np.memmap(file, np.float32, "r+", shape=(samples, subdomains, width))
     except OSError as error:
         raise InputError(
             f"--coarse.memory_limit: no temporary file in {tempfile.gettempdir()}: {reason(error)}; expected room for "
-            f"{size / 2**30:.2f} GiB of local decisions; TMPDIR names another directory"
+            f"{size / 2**30:.2f} GiB of local outputs; TMPDIR names another directory"
         ) from error
-    block = max(1, BLOCK_BYTES // (4 * subdomains * classes))
+    block = max(1, BLOCK_BYTES // (4 * subdomains * width))
     for start in range(0, samples, block):
-        rows[start : start + block] = stored[:, start : start + block].swapaxes(0, 1)
+        columns = [dataset[:, start : start + block].swapaxes(0, 1) for dataset in stored]
+        rows[start : start + block] = np.concatenate(columns, axis=2)
     return rows.swapaxes(0, 1)

@@ -92,6 +92,11 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def code() -> str:
+    """Version and commit of the code that runs."""
+    return f"{ddhpc.__version__} {git_commit()}".strip()
+
+
 def git_commit() -> str:
     """Commit of the source tree that runs, with -dirty when it is changed; empty when it is not a git checkout."""
     tree = Path(__file__).parents[2]

@@ -50,6 +50,7 @@ def describe_run(problem: Problem, comm: Communicator, place: Place) -> results.
     return results.Layout(
         attributes=attributes,
         classes=packed.classes,
+        features=problem.features,
         decomposition=problem.decomposition,
         grid=config.decomposition.grid,
         overlap=config.decomposition.overlap,
@@ -61,7 +62,7 @@ def describe_run(problem: Problem, comm: Communicator, place: Place) -> results.
         ids={split: packed.ids(split) for split in SPLITS} if comm.rank == 0 else {},
         epochs=config.local.epochs,
         coarse_epochs=coarse.epochs(config.coarse, len(problem.learned)) if problem.subdomains > 1 else 0,
-        weights=coarse.weight_shapes(problem.subdomains, len(packed.classes), config.coarse),
+        weights=coarse.weight_shapes(problem.subdomains, len(packed.classes), problem.features, config.coarse),
         ranks=comm.size,
         coherent_epochs=config.coherent.epochs if config.coherent.start != "none" else 0,
         allow_missing=config.coarse.allow_missing,

@@ -73,6 +73,13 @@ def verify(path: Path) -> list[str]:
             for subdomain, (decisions, checksum, share) in enumerate(zip(*kept, strict=True)):
                 name = f"{local.name}/decision of subdomain {subdomain}"
                 problems += _problems(name, decisions, checksum, labels, share)
+            if "feature" in local:
+                pairs = zip(local["feature"], decoded(local["feature_sha256"]), strict=True)
+                problems += [
+                    f"{local.name}/feature of subdomain {subdomain}: differs from its checksum"
+                    for subdomain, (values, checksum) in enumerate(pairs)
+                    if digest(values) != checksum
+                ]
             for group, fusion in FINAL.items():
                 if group in file:
                     final, share = file[f"{group}/{split}/decision"], file[f"fusion/{fusion}"].attrs.get(split)

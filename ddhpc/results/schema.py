@@ -37,6 +37,8 @@ DATASETS: dict[str, tuple[str, str]] = {
 NOT_ALWAYS: dict[str, tuple[str, str]] = {
     "samples/train/fold": (WHOLE, "train"),
     "local/path_seconds": (FLOAT, "N"),
+    **{f"local/{split}/feature": (FLOAT, f"N {split} F") for split in SPLITS},
+    **{f"local/{split}/feature_sha256": (TEXT, "N") for split in SPLITS},
     **{f"{COHERENT}/{split}/decision": (FLOAT, f"{split} K") for split in SPLITS},
     **{f"fusion/{fusion}/{split}/confusion": (WHOLE, "K K") for fusion in (*FUSIONS, COHERENT) for split in SCORED},
     "fusion/absent/more": (WHOLE, "A"),
@@ -44,11 +46,14 @@ NOT_ALWAYS: dict[str, tuple[str, str]] = {
     "timing/seconds": (FLOAT, "R P"),
     "timing/phase": (TEXT, "P"),
 }
-"""What older files, or those of other configurations, lack: R ranks, P phases, A numbers of absent subdomains."""
+"""What older files, or those of other configurations, lack: R ranks, P phases, A numbers of absent subdomains, F
+local features."""
 
 _COHERENT = (f"fusion/{COHERENT}/test", *(f"{COHERENT}/{split}/decision" for split in SPLITS))
+_FEATURES = tuple(f"local/{split}/{name}" for split in SPLITS for name in ("feature", "feature_sha256"))
 TOGETHER: dict[str, tuple[str, ...]] = {
     "timing/seconds": ("timing/phase",),
+    **{f"local/{split}/feature": _FEATURES for split in SPLITS},
     "fusion/absent": tuple(f"fusion/absent/{name}" for name in ("more", *FUSIONS)),
     "fusion/dnn/test": tuple(f"fusion/{fusion}/{split}/confusion" for fusion in FUSIONS for split in SCORED),
     COHERENT: (f"fusion/{COHERENT}", *_COHERENT),
@@ -78,6 +83,7 @@ ATTRIBUTES: dict[str, dict[str, type]] = {
 
 KNOWN: dict[str, dict[str, type]] = {
     "/": dict.fromkeys(("python", "torch", "h5py", "hdf5", "mpi"), str),
+    "decomposition": {"coarse_image": int},
     "timing": {"coherent": float, "jobs": int},
     "fusion/dnn/val": dict.fromkeys(("above_mean", "above_mean_error"), float),
 }

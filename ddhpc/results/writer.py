@@ -17,7 +17,7 @@ from ddhpc.errors import InputError
 from ddhpc.method.metrics import accuracy, confusion, margin, scores
 from ddhpc.method.solutions import CoarseSolution, CoherentSolution, LocalSolution
 from ddhpc.parallel.communicator import Communicator
-from ddhpc.results.format import COHERENT, DEVICE_BYTES, DIGEST_BYTES, FINAL, FUSIONS, SCORED
+from ddhpc.results.format import CHECKSUMS, COHERENT, DEVICE_BYTES, DIGEST_BYTES, FINAL, FUSIONS, SCORED
 from ddhpc.results.reader import digest, verify
 from ddhpc.results.run_directory import FILE, PART, file_system
 
@@ -45,7 +45,7 @@ class Timing:
     jobs: int
 
 
-def local_slabs(solutions: Sequence[LocalSolution], rank: int, device: str) -> dict[str, np.ndarray]:
+def local_slabs(solutions: Sequence[LocalSolution], classes: int, rank: int, device: str) -> dict[str, np.ndarray]:
     """What /local holds of the subdomains of a rank: by dataset, [n, ...] for n solutions."""
 
     def stacked(values: Iterable[Any]) -> np.ndarray:
@@ -53,7 +53,10 @@ def local_slabs(solutions: Sequence[LocalSolution], rank: int, device: str) -> d
 
     slabs: dict[str, np.ndarray] = {}
     for split in SPLITS:
-        slabs[f"{split}/decision"] = stacked(each.decisions[split] for each in solutions)
+        outputs = stacked(each.outputs[split] for each in solutions)
+        slabs[f"{split}/decision"] = np.ascontiguousarray(outputs[:, :, :classes])
+        if outputs.shape[2] > classes:
+            slabs[f"{split}/feature"] = np.ascontiguousarray(outputs[:, :, classes:])
         slabs[f"{split}/accuracy"] = stacked(each.accuracy[split] for each in solutions)
     for name in ("loss", "accuracy", "learning_rate", "seconds"):
         slabs[f"history/{name}"] = stacked(getattr(each.history, name) for each in solutions)
@@ -82,8 +85,10 @@ def write_local(
     """
     path = directory / PART
     checksums = {
-        f"{split}/sha256": text([digest(decisions) for decisions in slabs[f"{split}/decision"]], DIGEST_BYTES)
+        f"{split}/{checksum}": text([digest(values) for values in slabs[f"{split}/{name}"]], DIGEST_BYTES)
         for split in SPLITS
+        for name, checksum in CHECKSUMS.items()
+        if f"{split}/{name}" in slabs
     }
     slabs = {**slabs, **checksums}
     if PARALLEL:

@@ -1,4 +1,4 @@
-"""Gradients of the coherent CNN-DNN across the ranks: local decisions of a batch to rank 0, their gradients back."""
+"""Gradients of the coherent CNN-DNN across the ranks: local outputs of a batch to rank 0, their gradients back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ddhpc.parallel.communicator import Communicator
 def backpropagate(
     comm: Communicator,
     counts: Sequence[int],
-    decisions: Sequence[Tensor],
+    outputs: Sequence[Tensor],
     network: nn.Module | None,
     target: Tensor,
     label_smoothing: float,
@@ -26,7 +26,7 @@ def backpropagate(
     Args:
         comm: all ranks, which own consecutive subdomains in their order.
         counts: how many each owns.
-        decisions: [B, K] float32 of each subdomain of this rank, with the graph of its CNN.
+        outputs: [B, K + F] float32 of each subdomain of this rank, with the graph of its CNN.
         network: the coarse DNN on rank 0, None elsewhere.
         target: [B] int64 labels, on the device of this rank.
         label_smoothing: see `config.Local`.
@@ -34,7 +34,7 @@ def backpropagate(
     Returns:
         The loss and how many final decisions are right; 0 and 0 on other ranks than 0.
     """
-    mine = torch.stack([each.detach() for each in decisions]).cpu().numpy()
+    mine = torch.stack([each.detach() for each in outputs]).cpu().numpy()
     back = np.empty_like(mine)
     sizes = [count * mine[0].size for count in counts]
     if network is None:
@@ -46,19 +46,19 @@ def backpropagate(
         comm.mpi.Gatherv(mine, [everything, sizes])
         gradient, loss, right = final_gradient(network, everything, target, label_smoothing)
         comm.mpi.Scatterv([gradient, sizes], back)
-    torch.autograd.backward(list(decisions), list(torch.from_numpy(back).to(target.device)))
+    torch.autograd.backward(list(outputs), list(torch.from_numpy(back).to(target.device)))
     return loss, right
 
 
 def final_gradient(
     network: nn.Module, local: np.ndarray, target: Tensor, label_smoothing: float
 ) -> tuple[np.ndarray, float, int]:
-    """Set the gradients of the coarse DNN, and give those [N, B, K] to the local decisions [N, B, K], loss and hits."""
+    """Set the gradients of the coarse DNN, and give those to the local outputs [N, B, K + F], loss and hits."""
     rows = inputs(local).to(target.device).requires_grad_()
     logits = network(rows)
     loss = cross_entropy(logits, target, label_smoothing=label_smoothing)
     loss.backward()
     assert rows.grad is not None
-    subdomains, batch, classes = local.shape
-    gradient = rows.grad.view(batch, subdomains, classes).permute(1, 0, 2).contiguous().cpu().numpy()
+    subdomains, batch, width = local.shape
+    gradient = rows.grad.view(batch, subdomains, width).permute(1, 0, 2).contiguous().cpu().numpy()
     return gradient, loss.item(), int((logits.argmax(1) == target).sum())

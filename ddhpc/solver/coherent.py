@@ -1,9 +1,9 @@
 """The coherent CNN-DNN: local CNNs and coarse DNN trained end to end, as one network that is spread over the ranks.
 
 Klawonn, Lanser, Weber: Model Parallel Training and Transfer Learning for Convolutional Neural Networks by Domain
-Decomposition, 2024, arXiv:2408.14442. In each step the local decisions of a batch travel to rank 0, which holds the
-DNN, and their gradients travel back: N x K numbers an image each way. The steps are those of one process that holds
-all networks.
+Decomposition, 2024, arXiv:2408.14442. In each step the local outputs of a batch travel to rank 0, which holds the
+DNN, and their gradients travel back: N x (K + F) numbers an image each way. The steps are those of one process that
+holds all networks.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ from ddhpc.config import Config, Local
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import Stopped
 from ddhpc.method.augmentation import augment_geometry, augment_intensity
-from ddhpc.method.coarse import decide
+from ddhpc.method.coarse import coarse_dnn, decide
 from ddhpc.method.decomposition import owned
-from ddhpc.method.local import local_decisions
+from ddhpc.method.local import local_outputs, output
 from ddhpc.method.solutions import CoherentSolution, LocalSolution
 from ddhpc.method.training import History, State, autocast, schedule, sgd
-from ddhpc.models.dnn import dnn
 from ddhpc.parallel import logs
 from ddhpc.parallel.communicator import Communicator
 from ddhpc.parallel.progress import LINE_SECONDS
@@ -149,9 +148,9 @@ class CnnDnn:
     def _dnn(self, trained: nn.Module | None) -> nn.Module:
         if trained is not None and self.problem.config.coherent.start == "transfer":
             return deepcopy(trained)
-        coarse, subdomains = self.problem.config.coarse, self.problem.subdomains
-        self.problem.seed(subdomains)
-        return dnn(subdomains, len(self.problem.packed.classes), coarse.hidden, coarse.dropout)
+        problem = self.problem
+        problem.seed(problem.subdomains)
+        return coarse_dnn(problem.subdomains, len(problem.packed.classes), problem.features, problem.config.coarse)
 
     def learning_rate(self) -> float:
         """Of the next step."""
@@ -166,7 +165,7 @@ class CnnDnn:
     def step(self, epoch: int, step: int, batch: Tensor) -> tuple[float, int]:
         """Train on one batch, collectively; see `backpropagate`."""
         config, coarse_number = self.config, self.problem.subdomains
-        decisions = []
+        outputs = []
         for n in self.mine:
             windows = self.images[n]["train"]
             # The same for all subdomains, so that the windows of an image are shifted alike.
@@ -177,12 +176,10 @@ class CnnDnn:
             )
             self.problem.seed(n, epoch, step)
             with autocast(config.precision, self.device.type):
-                logits = self.members[n].network(pixels)
-            decisions.append(logits.float().softmax(1))
+                _, given = output(self.members[n].network, pixels, self.problem.features)
+            outputs.append(given)
         self.problem.seed(coarse_number, epoch, step, 0)
-        found = backpropagate(
-            self.comm, self.counts, decisions, self.coarse, self.target[batch], config.label_smoothing
-        )
+        found = backpropagate(self.comm, self.counts, outputs, self.coarse, self.target[batch], config.label_smoothing)
         for member in self.members.values():
             member.step()
         return found
@@ -190,7 +187,8 @@ class CnnDnn:
     def decisions(self, split: str) -> np.ndarray:
         """The final decisions [S, K] float32 for a split on rank 0, no rows elsewhere; collective."""
         cnns = ((self.members[n].network, self.images[n][split]) for n in self.mine)
-        mine = np.stack([local_decisions(cnn, images, self.config.precision) for cnn, images in cnns])
+        precision, features = self.config.precision, self.problem.features
+        mine = np.stack([local_outputs(cnn, images, precision, features) for cnn, images in cnns])
         everything = self.comm.gather(mine, self.problem.subdomains)
         return everything if self.coarse is None else decide(self.coarse, everything)
 

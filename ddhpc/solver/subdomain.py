@@ -15,7 +15,7 @@ from torch import nn
 
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError, Stopped
-from ddhpc.method.local import LocalProblem, local_decisions, train_local
+from ddhpc.method.local import LocalProblem, local_outputs, train_local
 from ddhpc.method.metrics import accuracy
 from ddhpc.method.problem import Problem
 from ddhpc.method.solutions import Cost, LocalSolution
@@ -76,13 +76,18 @@ def solve_or_leave_out(job: Job, subdomain: int) -> LocalSolution:
 
 def absent(problem: Problem) -> LocalSolution:
     """The solution of a subdomain that cannot be trained."""
-    packed, never = problem.packed, [float("nan")] * problem.config.local.epochs
+    never = [float("nan")] * problem.config.local.epochs
     return LocalSolution(
         present=False,
-        decisions={split: np.zeros((packed.samples[split], len(packed.classes)), np.float32) for split in SPLITS},
+        outputs={split: nothing(problem, split) for split in SPLITS},
         accuracy=dict.fromkeys(SPLITS, float("nan")),
         history=History(loss=never, accuracy=never, learning_rate=never, seconds=never),
     )
+
+
+def nothing(problem: Problem, split: str) -> np.ndarray:
+    """Local outputs [S, K + F] that are not there: zeros."""
+    return np.zeros((problem.packed.samples[split], len(problem.packed.classes) + problem.features), np.float32)
 
 
 def read_windows(job: Job, subdomain: int, after_each: Callable[[], None] = lambda: None) -> dict[str, Images]:
@@ -133,10 +138,8 @@ class SubdomainTraining:
         self.before = Cost(**saved["cost"]) if saved else Cost()
         self.due = time.monotonic() + job.problem.config.run.checkpoint_seconds
         self.fits, self.fit = job.problem.fits, saved["fit"] if saved else 0
-        packed = job.problem.packed
-        nothing = np.zeros((packed.samples["train"], len(packed.classes)), np.float32)
-        self.decided: np.ndarray = saved["decided"].numpy() if saved else nothing
-        """Local decisions [S, K] for the training split, as far as they are made."""
+        self.decided: np.ndarray = saved["decided"].numpy() if saved else nothing(job.problem, "train")
+        """Local outputs [S, K + F] for the training split, as far as they are made."""
 
     def solve(self) -> LocalSolution:
         """Train, decide, and keep the solution."""
@@ -152,14 +155,13 @@ class SubdomainTraining:
         cnn, history = self.train()
         if team.rank == 0:  # a checkpoint of the last step leaves no step that would report the end
             self.job.progress.step(self.subdomain, 1, history.accuracy[-1])
-        precision, labels = problem.config.local.precision, problem.packed.labels
-        decisions = {"train": self.decided}
-        decisions |= {split: local_decisions(cnn, self.images[split], precision, team) for split in ("val", "test")}
+        labels, classes = problem.packed.labels, len(problem.packed.classes)
+        outputs = {"train": self.decided, **{split: self.outputs(cnn, split) for split in ("val", "test")}}
         cost = self.cost()
         logs.log.info("subdomain %d: finished, loss %.4f, %.1f s", self.subdomain, history.loss[-1], cost.seconds)
         solution = LocalSolution(
-            decisions=decisions,
-            accuracy={split: float(accuracy(decisions[split], labels[split])) for split in SPLITS},
+            outputs=outputs,
+            accuracy={split: float(accuracy(outputs[split][:, :classes], labels[split])) for split in SPLITS},
             history=history,
             parameters=parameters(cnn),
             cost=cost,
@@ -179,9 +181,13 @@ class SubdomainTraining:
             history = train_local(cnn, local, self.on_step, self.saved)
             self.saved = None
             if len(fit.decides):
-                every = local_decisions(cnn, images, config.precision, self.job.team)
-                self.decided[fit.decides] = every[fit.decides]
+                self.decided[fit.decides] = self.outputs(cnn, "train")[fit.decides]
         return cnn, history
+
+    def outputs(self, cnn: nn.Module, split: str) -> np.ndarray:
+        """The local outputs [S, K + F] of a trained CNN for a split."""
+        problem = self.job.problem
+        return local_outputs(cnn, self.images[split], problem.config.local.precision, problem.features, self.job.team)
 
     def on_step(self, fraction: float, accuracy: float, state: Callable[[], State]) -> None:
         """Report a step, keep a checkpoint when one is due, and stop when asked to."""
@@ -228,7 +234,7 @@ def _weights(job: Job, state: Any) -> Any:
 def _state(solution: LocalSolution) -> State:
     """A solution as a checkpoint holds it."""
     return {
-        "decisions": {split: torch.from_numpy(values) for split, values in solution.decisions.items()},
+        "outputs": {split: torch.from_numpy(values) for split, values in solution.outputs.items()},
         "accuracy": dict(solution.accuracy),
         "history": solution.history.state(),
         "parameters": solution.parameters,
@@ -240,7 +246,7 @@ def _restored(job: Job, saved: State) -> LocalSolution:
     """The solution that a checkpoint holds."""
     solved = saved["solved"]
     return LocalSolution(
-        decisions={split: values.numpy() for split, values in solved["decisions"].items()},
+        outputs={split: values.numpy() for split, values in solved["outputs"].items()},
         accuracy=solved["accuracy"],
         history=History(**solved["history"]),
         parameters=solved["parameters"],

@@ -75,7 +75,7 @@ def activation_bytes(cnn: nn.Module, batch: tuple[int, ...]) -> int:
 
 def shares(problem: Problem, ranks: int) -> list[RankPlan]:
     """What each of `ranks` ranks owns and needs; a rank that helps another needs as much and owns nothing."""
-    decisions = sum(problem.packed.samples.values()) * len(problem.packed.classes) * 4
+    outputs = 4 * sum(problem.packed.samples.values()) * (len(problem.packed.classes) + problem.features)
     memory, alike = dict[int, int](), problem.alike()
     for n in set(alike.values()):
         cnn = problem.local_cnn(n)
@@ -96,7 +96,7 @@ def shares(problem: Problem, ranks: int) -> list[RankPlan]:
                 scratch_bytes=max(sum(problem.window_bytes(n).values()) * problem.streamed(n) for n in trained),
                 memory_bytes=BASE_BYTES
                 + held_at_once(held_bytes(problem, n) + memory[alike[n]] for n in trained)
-                + len(mine) * decisions,
+                + len(mine) * outputs,
             )
         )
     return planned
@@ -129,10 +129,16 @@ def print_plan(problem: Problem, ranks: int | None) -> None:
         out.print(f"{problem.decisions} decisions: each local CNN is trained {times}, {work:.1f} times the work")
     if problem.subdomains > 1:
         images = len(problem.learned)
-        out.print(f"coarse DNN: {epochs(problem.config.coarse, images)} epochs on {images:,} images")
+        also = f" and {problem.features} local features" if problem.features else ""
+        out.print(
+            f"coarse DNN: {epochs(problem.config.coarse, images)} epochs on {images:,} images; takes "
+            f"{len(problem.packed.classes)} probabilities{also} of each subdomain"
+        )
     coherent = problem.config.coherent
     if coherent.start != "none":
-        step = 4 * problem.config.local.batch_size * problem.subdomains * len(problem.packed.classes)
+        step = (
+            4 * problem.config.local.batch_size * problem.subdomains * (len(problem.packed.classes) + problem.features)
+        )
         out.print(
             f"coherent CNN-DNN ({coherent.start}): {coherent.epochs} more epochs of all local CNNs; in each step "
             f"{step / 2**10:.1f} KiB to rank 0 and back"
@@ -164,5 +170,6 @@ def print_plan(problem: Problem, ranks: int | None) -> None:
     out.print(table)
     if max(ranks, problem.subdomains) > SHOWN_ROWS:
         out.print(f"(the first {SHOWN_ROWS} of {problem.subdomains} subdomains and {ranks} ranks)")
-    results = sum(problem.packed.samples.values()) * len(problem.packed.classes) * 4 * (problem.subdomains + 1)
+    width = problem.subdomains * (len(problem.packed.classes) + problem.features) + len(problem.packed.classes)
+    results = 4 * sum(problem.packed.samples.values()) * width
     out.print(f"results file about {mebibytes(results)}")

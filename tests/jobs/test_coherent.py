@@ -17,7 +17,7 @@ from ddhpc.data.packed import SPLITS
 from ddhpc.method.local import schedule
 from ddhpc.method.problem import open_problem
 from ddhpc.method.windows import channels_last
-from ddhpc.models.dnn import dnn
+from ddhpc.models.dnn import Dnn
 from ddhpc.results import checkpoint, verify
 from ddhpc.solver.coherent import settings
 from tests.jobs.starting import decisions, mpirun, ranks_of, start_training, state
@@ -78,7 +78,7 @@ def test_the_whole_training_is_that_of_one_module_with_one_optimizer(small, tmp_
     torch.set_num_threads(1)
     cnns = nn.ModuleList(problem.local_cnn(n).to(memory_format=channels_last(4)) for n in range(4))
     problem.seed(4)
-    whole = nn.ModuleList([*cnns, dnn(4, 3, config.coarse.hidden, 0.0)])
+    whole = nn.ModuleList([*cnns, Dnn(4, 3, problem.features, config.coarse.hidden, 0.0)])
     optimizer = torch.optim.SGD(whole.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
     rate = schedule(optimizer, settings(config), 3 * 6)
     windows = {
@@ -90,7 +90,10 @@ def test_the_whole_training_is_that_of_one_module_with_one_optimizer(small, tmp_
     }
 
     def final(split, batch):
-        local = [cnn(each[batch]).softmax(1) for cnn, each in zip(cnns, windows[split], strict=True)]
+        local = []
+        for cnn, each in zip(cnns, windows[split], strict=True):
+            features = cnn[:-1](each[batch])
+            local += [cnn[-1](features).softmax(1), features]
         return whole[-1](torch.cat(local, 1))
 
     labels = torch.from_numpy(packed.labels["train"])

@@ -12,10 +12,10 @@ from ddhpc.config import Config
 from ddhpc.data.packed import SPLITS, Contents, Split, write_packed
 from ddhpc.method.coarse import decide, train_dnn
 from ddhpc.method.decomposition import grow
-from ddhpc.method.local import LocalProblem, local_decisions, train_local
+from ddhpc.method.local import LocalProblem, local_outputs, train_local
 from ddhpc.method.problem import open_problem
 from ddhpc.method.windows import channels_last, hold
-from ddhpc.results import verify
+from ddhpc.results import stored_outputs, verify
 from tests.jobs import starting
 from tests.jobs.starting import mpirun
 
@@ -63,19 +63,19 @@ def test_the_decisions_of_a_fold_are_those_of_a_cnn_trained_on_the_rest(runs, sm
     torch.set_num_threads(1)
     cnn = problem.local_cnn(subdomain, number).to(memory_format=channels_last(4))
     train_local(cnn, LocalProblem(images=rest, labels=labels[fold != number], config=config.local), lambda *step: None)
-    assert np.allclose(local_decisions(cnn, kept, "float32"), found[fold == number], atol=1e-6)
+    assert np.allclose(local_outputs(cnn, kept, "float32"), found[fold == number], atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["held_out", "cross_fitted"])
 def test_the_coarse_dnn_is_trained_on_the_decisions_with_a_fold_alone(kind, runs):
     with h5py.File(runs / kind / "results.h5") as file:
-        local = {split: file[f"local/{split}/decision"][...] for split in SPLITS}
+        local = {split: stored_outputs(file, split) for split in SPLITS}
         labels = {split: file[f"samples/{split}/label"][...] for split in SPLITS}
         config = Config.from_yaml(file.attrs["config"])
         learned = file["samples/train/fold"][...] >= 0
         final = file["coarse/test/decision"][...]
     open_problem(config).seed(4)
-    network, _ = train_dnn(local["train"][:, learned], labels["train"][learned], config.coarse, "cpu")
+    network, _ = train_dnn(local["train"][:, learned], labels["train"][learned], 3, config.coarse, "cpu")
     assert np.allclose(decide(network, local["test"]), final, atol=1e-6)
     assert learned.mean() == (1 if kind == "cross_fitted" else pytest.approx(0.2, abs=0.02))
 

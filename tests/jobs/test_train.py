@@ -101,7 +101,7 @@ def test_the_results_file_agrees_with_itself_and_the_data(small, tmp_path):
         assert len(set(file["local/parameters"][...])) == 1
 
 
-def test_local_decisions_are_right_where_the_window_tells(small, tmp_path):
+def test_local_outputs_are_right_where_the_window_tells(small, tmp_path):
     """Long enough training makes each subdomain tell the stripes apart on images it has not seen."""
     directory = run(2, small, tmp_path, "--decomposition.grid", 2, 1, "--local.epochs", 12, "--coarse.epochs", 80)
     with h5py.File(directory / "results.h5") as file:

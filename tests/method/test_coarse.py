@@ -6,6 +6,12 @@ from ddhpc.config import Coarse
 from ddhpc.method import coarse
 from ddhpc.method.coarse import accuracy_without, by_blocks, epochs, mean, solve, subdomain_dropout, vote
 from ddhpc.method.metrics import accuracy, margin
+from ddhpc.models.dnn import Dnn
+
+
+def solved(local, labels, config, learned=None):
+    """The coarse problem of local decisions without features."""
+    return solve(local, labels, local["train"].shape[2], config, "cpu", learned)
 
 
 def decisions(*shape, seed=0):
@@ -52,7 +58,7 @@ def test_dnn_finds_the_subdomain_that_knows():
     for seed, split in enumerate(("train", "val", "test")):
         local[split], labels[split] = informative_subdomain(600, 10 * seed)
     torch.manual_seed(0)
-    solution = solve(local, labels, Coarse(epochs=40), "cpu")
+    solution = solved(local, labels, Coarse(epochs=40))
     final, history = solution.fusions["dnn"], solution.history
     assert accuracy(final["test"], labels["test"]) > 0.97
     assert accuracy(vote(local["test"]), labels["test"]) < 0.9
@@ -74,7 +80,7 @@ def test_dnn_learns_from_many_subdomains_that_each_know_little():
     made = {split: faint_subdomains(count, count) for split, count in (("train", 3000), ("val", 100), ("test", 500))}
     local, labels = ({split: pair[which] for split, pair in made.items()} for which in (0, 1))
     torch.manual_seed(0)
-    final = solve(local, labels, Coarse(epochs=6), "cpu").fusions["dnn"]["test"]
+    final = solved(local, labels, Coarse(epochs=6)).fusions["dnn"]["test"]
     assert accuracy(final, labels["test"]) > 0.6
 
 
@@ -83,7 +89,8 @@ def test_an_absent_subdomain_is_one_without_an_opinion():
     absent, undecided = local.copy(), local.copy()
     absent[1], undecided[1] = 0, 0.25
     torch.manual_seed(0)
-    network = coarse.dnn(3, 4, (8,), 0.5)
+    network = Dnn(3, 4, 0, (8,), 0.5)
+    torch.nn.init.normal_(network.layers[-1].weight)
     assert np.allclose(coarse.decide(network, absent), coarse.decide(network, undecided), atol=1e-6)
     assert not np.allclose(coarse.decide(network, absent), coarse.decide(network, local), atol=1e-3)
 
@@ -98,7 +105,7 @@ def test_the_same_seed_gives_the_same_bits():
     solutions = []
     for _ in range(2):
         torch.manual_seed(5)
-        solutions.append(solve(local, labels, Coarse(epochs=2), "cpu"))
+        solutions.append(solved(local, labels, Coarse(epochs=2)))
     assert np.array_equal(solutions[0].fusions["dnn"]["train"], solutions[1].fusions["dnn"]["train"])
     assert solutions[0].history.loss == solutions[1].history.loss
 
@@ -109,7 +116,7 @@ def test_decisions_stored_sample_by_sample_in_blocks_give_the_same_bits(monkeypa
     solutions, config, learned = [], Coarse(epochs=2, allow_missing=1), np.arange(0, 400, 3)
     for decided in (local, by_sample):
         torch.manual_seed(5)
-        solutions.append(solve(decided, labels, config, "cpu", learned))
+        solutions.append(solved(decided, labels, config, learned))
     for fusion, expected in solutions[0].fusions.items():
         for split in expected:
             assert np.array_equal(solutions[1].fusions[fusion][split], expected[split])
@@ -148,7 +155,7 @@ def test_subdomain_dropout_zeroes_whole_subdomains():
 def test_accuracy_falls_gently_with_the_number_of_absent_subdomains():
     local, labels = three_splits(redundant_subdomains)
     torch.manual_seed(0)
-    solution = solve(local, labels, Coarse(epochs=30, allow_missing=3), "cpu")
+    solution = solved(local, labels, Coarse(epochs=30, allow_missing=3))
     for name, found in solution.absent.items():
         assert found.shape == (4,)
         assert found[0] == accuracy(solution.fusions[name]["test"], labels["test"])
@@ -178,7 +185,7 @@ def test_dnn_is_not_worse_than_mean_on_240_images_of_40_classes(seed):
     made = {split: few_of_many_classes(count, 3 * seed + count) for split, count in each.items()}
     local, labels = ({split: pair[which] for split, pair in made.items()} for which in (0, 1))
     torch.manual_seed(seed)
-    fusions = solve(local, labels, Coarse(), "cpu").fusions
+    fusions = solved(local, labels, Coarse()).fusions
     above, error = margin(fusions["dnn"]["test"], fusions["mean"]["test"], labels["test"])
     assert above >= -error
 
@@ -195,5 +202,47 @@ def test_the_least_number_of_steps_does_not_depend_on_the_images(images, batch_s
 def test_epochs_that_are_asked_for_are_made():
     local, labels = three_splits(informative_subdomain)
     assert epochs(Coarse(epochs=3), 400) == 3
-    assert len(solve(local, labels, Coarse(epochs=3), "cpu").history.loss) == 3
-    assert len(solve(local, labels, Coarse(), "cpu", np.arange(200)).history.loss) == epochs(Coarse(), 200) == 500
+    assert len(solved(local, labels, Coarse(epochs=3)).history.loss) == 3
+    assert len(solved(local, labels, Coarse(), np.arange(200)).history.loss) == epochs(Coarse(), 200) == 500
+
+
+def with_features(seed):
+    """Local outputs whose decisions know nothing, and whose features of subdomain 1 tell the class."""
+    labels = np.random.default_rng(seed).integers(0, 3, 300)
+    features = np.random.default_rng(seed + 1).normal(100, 5, (4, 300, 6)).astype(np.float32)
+    features[1, np.arange(300), labels] += 20
+    features[2, :, 5] = 7  # constant
+    return np.concatenate([decisions(4, 300, 3, seed=seed + 2), features], axis=2), labels
+
+
+def test_features_are_learned_from_standardised_and_what_is_constant_harms_nothing():
+    made = {split: with_features(10 * seed) for seed, split in enumerate(("train", "val", "test"))}
+    local, labels = ({split: pair[which] for split, pair in made.items()} for which in (0, 1))
+    torch.manual_seed(0)
+    solution = solve(local, labels, 3, Coarse(), "cpu")
+    assert accuracy(solution.fusions["dnn"]["test"], labels["test"]) > 0.9
+    assert accuracy(solution.fusions["mean"]["test"], labels["test"]) < 0.5
+    network = solution.network
+    expected = local["train"][:, :, 3:].astype(float)
+    assert np.allclose(network.feature_mean.numpy(), expected.mean(axis=1), rtol=1e-5)
+    assert network.feature_scale[2, 5] == 0
+    assert np.allclose(network.feature_scale.numpy()[:2], 1 / expected[:2].std(axis=1), rtol=1e-4)
+
+
+def test_before_training_the_dnn_is_the_average_log_probability():
+    local = decisions(5, 40, 3)
+    final = coarse.decide(Dnn(5, 3, 0, (8,), 0.5), local)
+    average = np.exp(np.log(local.astype(float).clip(1e-4)).mean(axis=0))
+    assert np.allclose(final, average / average.sum(axis=1, keepdims=True), atol=1e-5)
+
+
+def test_the_features_of_an_absent_subdomain_count_as_their_mean():
+    local, _ = with_features(0)
+    network = Dnn(4, 3, 6, (8,), 0.5)
+    torch.nn.init.normal_(network.layers[-1].weight)
+    network.standardise(*coarse.moments(local[:, :, 3:], np.arange(300)))
+    absent, usual = local.copy(), local.copy()
+    absent[1] = 0
+    usual[1, :, :3], usual[1, :, 3:] = 1 / 3, local[1, :, 3:].mean(axis=0)
+    assert np.allclose(coarse.decide(network, absent), coarse.decide(network, usual), atol=1e-4)
+    assert not np.allclose(coarse.decide(network, absent), coarse.decide(network, local), atol=1e-2)

@@ -7,7 +7,7 @@ from torch import nn
 
 from ddhpc.config import Local
 from ddhpc.errors import InputError
-from ddhpc.method.local import LocalProblem, local_decisions, train_local
+from ddhpc.method.local import LocalProblem, local_outputs, train_local
 from ddhpc.method.metrics import accuracy
 from ddhpc.method.training import schedule, sgd
 from ddhpc.method.windows import Images, hold
@@ -54,7 +54,7 @@ def test_a_local_cnn_learns_what_its_window_shows(name):
         SILENT,
     )
     unseen, their_labels = stripes(seed=1)
-    decisions = local_decisions(cnn, images(unseen), "float32")
+    decisions = local_outputs(cnn, images(unseen), "float32")
     assert decisions.dtype == np.float32
     assert np.allclose(decisions.sum(axis=1), 1, atol=1e-5)
     assert accuracy(decisions, their_labels) > 0.95
@@ -89,8 +89,8 @@ def test_a_step_is_that_of_plain_sgd():
 def test_a_decision_does_not_depend_on_the_other_images():
     pixels, _ = stripes(40)
     cnn = small_cnn().train()
-    every = local_decisions(cnn, images(pixels), "float32")
-    some = local_decisions(cnn, images(pixels[5:9]), "float32")
+    every = local_outputs(cnn, images(pixels), "float32")
+    some = local_outputs(cnn, images(pixels[5:9]), "float32")
     assert np.allclose(every[5:9], some, atol=1e-6)
 
 
@@ -166,13 +166,13 @@ def test_every_dtype_of_packed_files_trains(dtype):
     train_local(
         small_cnn(), LocalProblem(images=made, labels=labels, config=Local(epochs=1, batch_size=16, shift=1)), SILENT
     )
-    assert local_decisions(small_cnn(), made, "float32").shape == (32, 2)
+    assert local_outputs(small_cnn(), made, "float32").shape == (32, 2)
 
 
 def test_bfloat16_is_close_to_float32():
     pixels, _ = stripes(64)
     cnn = small_cnn()
-    low, high = (local_decisions(cnn, images(pixels), precision) for precision in ("bfloat16", "float32"))
+    low, high = (local_outputs(cnn, images(pixels), precision) for precision in ("bfloat16", "float32"))
     assert not np.array_equal(low, high)
     assert np.abs(low - high).max() < 0.05
 

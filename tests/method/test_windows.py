@@ -12,7 +12,7 @@ from ddhpc.config import Config, Data, Decomposition, Local
 from ddhpc.data.packed import SPLITS, open_packed
 from ddhpc.errors import InputError
 from ddhpc.method.decomposition import extent, grow
-from ddhpc.method.local import LocalProblem, local_decisions, train_local
+from ddhpc.method.local import LocalProblem, local_outputs, train_local
 from ddhpc.method.problem import open_problem
 from ddhpc.method.windows import AHEAD, Held, Streamed, load_windows
 from ddhpc.models import build
@@ -87,7 +87,7 @@ def test_streamed_training_has_the_bits_of_held(packed, margin):
     for images in both(packed, margin=margin):
         cnn = network(packed, extent(images.core))
         history = train_local(cnn, LocalProblem(images=images, labels=packed.labels["train"], config=config), SILENT)
-        results.append((cnn.state_dict(), history, local_decisions(cnn, images, "float32")))
+        results.append((cnn.state_dict(), history, local_outputs(cnn, images, "float32")))
     (ours, history, decisions), (theirs, other_history, other_decisions) = results
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert (history.loss, history.accuracy) == (other_history.loss, other_history.accuracy)
@@ -148,7 +148,7 @@ def test_the_temporary_file_goes_where_tmpdir_says_and_vanishes(packed, tmp_path
 def test_the_limit_decides(small, gib, expected):
     config = Config(data=Data(file=str(small), memory_limit=gib), decomposition=Decomposition(grid=(2, 2)))
     problem = open_problem(config)
-    assert [problem.streamed(window) for window in problem.decomposition] == [expected] * 4
+    assert [problem.streamed(n) for n in range(4)] == [expected] * 4
 
 
 def test_a_run_may_continue_with_another_limit(small):

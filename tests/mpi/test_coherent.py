@@ -7,13 +7,14 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from ddhpc.method.decomposition import owned
+from ddhpc.method.local import output
 from ddhpc.models import build
-from ddhpc.models.dnn import dnn
+from ddhpc.models.dnn import Dnn
 from ddhpc.solver.backpropagation import backpropagate
 
 pytestmark = pytest.mark.mpi
 
-SUBDOMAINS, BATCH, CLASSES = 5, 7, 3
+SUBDOMAINS, BATCH, CLASSES, FEATURES = 5, 7, 3, 16
 
 
 class Whole(nn.Module):
@@ -24,11 +25,15 @@ class Whole(nn.Module):
         torch.manual_seed(1)
         options = {"channels": 1, "classes": CLASSES, "window": (9, 8), "width": 4, "depth": None}
         self.cnns = nn.ModuleList(build("resnet", **options) for _ in range(SUBDOMAINS))
-        self.dnn = dnn(SUBDOMAINS, CLASSES, (16,), 0.0)
+        self.dnn = Dnn(SUBDOMAINS, CLASSES, FEATURES, (16,), 0.0)
+        nn.init.normal_(self.dnn.layers[-1].weight, std=0.1)
 
     def forward(self, windows):
-        decisions = [cnn(window).softmax(1) for cnn, window in zip(self.cnns, windows, strict=True)]
-        return self.dnn(torch.cat(decisions, 1))
+        outputs = []
+        for cnn, window in zip(self.cnns, windows, strict=True):
+            features = cnn[:-1](window)
+            outputs += [cnn[-1](features).softmax(1), features]
+        return self.dnn(torch.cat(outputs, 1))
 
 
 def steps(count):
@@ -57,9 +62,9 @@ def test_gradients_losses_and_weights_are_those_of_one_process(label_smoothing, 
         loss.backward()
         for optimizer in alone:
             optimizer.zero_grad()
-        decisions = [spread.cnns[n](windows[n]).softmax(1) for n in mine]
+        outputs = [output(spread.cnns[n], windows[n], FEATURES)[1] for n in mine]
         network = spread.dnn if comm.rank == 0 else None
-        found, right = backpropagate(comm, counts, decisions, network, target, label_smoothing)
+        found, right = backpropagate(comm, counts, outputs, network, target, label_smoothing)
         if comm.rank == 0:
             assert found == pytest.approx(loss.item(), rel=1e-6)
             assert right == (logits.argmax(1) == target).sum()

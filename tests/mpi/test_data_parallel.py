@@ -7,7 +7,7 @@ from mpi4py import MPI
 from torch import nn
 
 from ddhpc.config import Local, Run
-from ddhpc.method.local import LocalProblem, local_decisions, train_local
+from ddhpc.method.local import LocalProblem, local_outputs, train_local
 from ddhpc.method.team import ALONE
 from ddhpc.method.windows import channels_last, hold
 from ddhpc.models import build
@@ -70,7 +70,7 @@ def trained(team, network="resnet", dropout=0.0):
     cnn.to(memory_format=torch.channels_last)
     config = Local(epochs=3, batch_size=BATCH, shift=1, flip=True, intensity=0.1, label_smoothing=0.1)
     history = train_local(cnn, LocalProblem(images=images, labels=labels, config=config, team=team), lambda *step: None)
-    return history, cnn.state_dict(), local_decisions(cnn, images, "float32", team)
+    return history, cnn.state_dict(), local_outputs(cnn, images, "float32", team=team)
 
 
 @pytest.mark.parametrize("network", ["resnet", "vgg"])

@@ -23,7 +23,7 @@ from ddhpc.results import writer as writing
 
 pytestmark = pytest.mark.mpi
 
-GRID, SHAPE, CLASSES, EPOCHS = (3, 2), (12, 10), 4, 5
+GRID, SHAPE, CLASSES, FEATURES, EPOCHS = (3, 2), (12, 10), 4, 3, 5
 SAMPLES = {"train": 31, "val": 7, "test": 11}
 
 
@@ -44,10 +44,12 @@ def layout():
             **{"data_digest": "a", "ddhpc_version": "0", "git_commit": "", "cores": 2, "created": "", "processor": ""},
         },
         classes=("one", "zwei", "trois", "ψ"),
+        features=FEATURES,
         decomposition=windows(SHAPE, GRID, 1),
         grid=GRID,
         overlap=1,
         image_shape=SHAPE,
+        coarse_shape=(),
         labels={split: rng.integers(0, CLASSES, count) for split, count in SAMPLES.items()},
         fold=np.arange(SAMPLES["train"]) % 3,
         decisions="cross_fitted",
@@ -69,6 +71,8 @@ def local_values():
         f"{split}/decision": rng.dirichlet(np.ones(CLASSES), (subdomains, count)).astype(np.float32)
         for split, count in SAMPLES.items()
     }
+    for split, count in SAMPLES.items():
+        values[f"{split}/feature"] = rng.random((subdomains, count, FEATURES), np.float32)
     for split, labels in layout().labels.items():
         values[f"{split}/accuracy"] = accuracy(values[f"{split}/decision"], labels)
     for name in ("loss", "accuracy", "learning_rate", "seconds"):
@@ -214,7 +218,7 @@ def test_any_hdf5_tool_reads_it(comm, directory):
 
 
 @pytest.mark.parametrize("memory_limit", [None, 0])
-def test_decisions_gathered_in_memory_or_in_a_file_are_those_of_all_ranks(memory_limit, comm, directory, monkeypatch):
+def test_outputs_gathered_in_memory_or_in_a_file_are_those_of_all_ranks(memory_limit, comm, directory, monkeypatch):
     monkeypatch.setattr(gathering, "BLOCK_BYTES", 300)
     values, subdomains = local_values(), GRID[0] * GRID[1]
     mine = owned(subdomains, comm.size, comm.rank)
@@ -225,7 +229,8 @@ def test_decisions_gathered_in_memory_or_in_a_file_are_those_of_all_ranks(memory
     results.write_local(directory, comm, mine, subdomains, slabs)
     gathered = results.gather_local(directory, comm, slabs, subdomains, memory_limit)
     for split, samples in SAMPLES.items():
-        expected = values[f"{split}/decision"] if comm.rank == 0 else np.empty((0, samples, CLASSES), np.float32)
+        expected = np.concatenate([values[f"{split}/{name}"] for name in ("decision", "feature")], axis=2)
+        expected = expected if comm.rank == 0 else np.empty((0, samples, CLASSES + FEATURES), np.float32)
         assert np.array_equal(gathered[split], expected)
         assert isinstance(gathered[split], np.memmap) == (memory_limit == 0 and comm.rank == 0)
 

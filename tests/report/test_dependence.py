@@ -60,9 +60,9 @@ def test_a_restored_coarse_dnn_decides_as_the_trained_one():
     labels = {split: rng.integers(0, 3, 60) for split in local}
     config = Coarse(epochs=3, hidden=(7, 5))
     torch.manual_seed(0)
-    solution = coarse.solve(local, labels, config, "cpu")
+    solution = coarse.solve(local, labels, 3, config, "cpu")
     weights = {name: values.numpy() for name, values in solution.network.state_dict().items()}
-    network = coarse.restored(weights, 4, 3, config)
+    network = coarse.restored(weights, config)
     assert np.array_equal(coarse.decide(network, local["test"]), solution.fusions["dnn"]["test"])
     shapes = {name: values.shape for name, values in weights.items()}
-    assert shapes == coarse.weight_shapes(4, 3, config)
+    assert shapes == coarse.weight_shapes(4, 3, 0, config)

@@ -18,6 +18,7 @@ from ddhpc.method import coarse
 from ddhpc.method.metrics import scores
 from ddhpc.report.dependence import drops
 from ddhpc.report.page import write_report
+from ddhpc.results import stored_outputs
 from ddhpc.results.cost import check_baseline, critical_path
 from ddhpc.wording import duration, percent
 from tests.conftest import pack_small
@@ -131,9 +132,9 @@ def test_the_influence_of_subdomains_is_that_of_the_stored_dnn(page, run):
     with h5py.File(run / "results.h5") as file:
         weights = {name: values[...] for name, values in file["coarse/weights"].items()}
         config = Config.from_yaml(file.attrs["config"]).coarse
-        local, usual = file["local/test/decision"][...], file["local/train/decision"][...].mean(axis=1)
+        local, usual = stored_outputs(file, "test"), stored_outputs(file, "train").mean(axis=1)
         final = file["coarse/test/decision"][...]
-    network = coarse.restored(weights, 6, 3, config)
+    network = coarse.restored(weights, config)
     assert np.array_equal(coarse.decide(network, local), final)
     expected = 100 * drops(lambda decisions: coarse.decide(network, decisions), local, usual)
     head, *rows = Page(page).tables["dependence"]

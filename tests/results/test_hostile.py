@@ -99,7 +99,7 @@ def spoil(path, kind):
         ("nothing but absent", "its dataset local/val/accuracy holds no number of any subdomain"),
         ("phases", "its phases are not among startup"),
         ("no UTF-8", "its dataset classes is no text in UTF-8"),
-        ("version", "expected a results file of format version 1, found one"),
+        ("version", "expected a results file of format version 1 or 2, found one"),
     ],
 )
 def test_what_it_lacks_is_named(kind, reason, file):

@@ -33,7 +33,8 @@ def test_the_plan_tells_traffic_and_memory(small, capsys):
     )
     print_plan(coherent, 2)
     assert (
-        "coherent CNN-DNN (scratch): 10 more epochs of all local CNNs; in each step 12.0 KiB" in capsys.readouterr().out
+        "coherent CNN-DNN (scratch): 10 more epochs of all local CNNs; in each step 140.0 KiB"
+        in capsys.readouterr().out
     )
     assert all(
         more.memory_bytes > less.memory_bytes for more, less in zip(shares(coherent, 2), shares(plain, 2), strict=True)

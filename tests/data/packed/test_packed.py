@@ -445,7 +445,7 @@ def test_other_pixels_are_other_data(file, tmp_path, old):
     assert packed.digest != other.digest
 
 
-@pytest.mark.parametrize("read", ["read", "labels", "ids", "sample"])
+@pytest.mark.parametrize("read", ["read", "ids", "sample"])
 def test_a_file_that_is_replaced_while_a_job_runs_ends_it(file, read):
     packed = open_packed(file)
     arguments = {"read": ("val", whole(packed)), "sample": ("val", 0)}.get(read, ("val",))

@@ -1,0 +1,42 @@
+"""`coarse`: solve the second level of a finished run again, with other options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ddhpc.cli.options import parse, parser
+from ddhpc.cli.output import alone
+from ddhpc.config import Coarse, Config
+from ddhpc.errors import InputError
+
+
+def run(argv: list[str], started: float) -> None:
+    """Train the coarse DNN of a finished run again, and print the table."""
+    options = parser(
+        "coarse",
+        "Solve the second level of a finished run again, from its local outputs, in seconds; options not given are "
+        "those of the run. `inspect RUN DIR` compares them.",
+    )
+    options.add_argument("run", metavar="RUN", help="run directory or results file")
+    options.add_argument("--output", metavar="DIR", required=True, help="new directory for the results")
+    options.add_class_arguments(Coarse, "coarse")
+    source, output = (Path(getattr(parse(options, argv), name)) for name in ("run", "output"))
+
+    from ddhpc.parallel.communicator import world
+    from ddhpc.parallel.placement import place
+    from ddhpc.results import is_finished, open_results, run_directory
+    from ddhpc.solver.second_level import solve_again
+    from ddhpc.tables.run import print_run
+
+    def again() -> None:
+        with open_results(source) as file:
+            before = Config.from_yaml(file.attrs["config"])
+        options.set_defaults({f"coarse.{name}": value for name, value in before.to_dict()["coarse"].items()})
+        config = options.instantiate(parse(options, argv)).coarse
+        if is_finished(output):
+            raise InputError(f"--output {output}: holds a finished run; expected a new directory")
+        comm = world()
+        solve_again(source, config, run_directory("", str(output)), comm, place(comm, before.run))
+        print_run(output)
+
+    alone(again)
