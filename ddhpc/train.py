@@ -153,7 +153,7 @@ def write_and_gather(job: Job, owners: Communicator, solutions: Mapping[int, Loc
         solutions: of the subdomains that this rank owns, by number.
         rank: of this process among all.
     """
-    logs.log.info("all subdomains are finished; writing and gathering their decisions")
+    logs.log.info("all subdomains are finished; writing and gathering what they give")
     solved, subdomains = list(solutions.values()), job.problem.subdomains
     mine = range(min(solutions), max(solutions) + 1)
     classes = len(job.problem.packed.classes)

@@ -48,8 +48,7 @@ def test_streamed_it_has_the_same_bits(whole_run, small, tmp_path):
 
 
 def test_its_decisions_are_those_of_a_global_cnn_on_restricted_images(small, tmp_path):
-    """The same training as a run of its own, on a packed file of the restricted images; seeds differ, so the loss is
-    compared from the data alone: with the first subdomain's seed for both."""
+    """The same training as a run of its own on restricted images; of another seed, so about as good."""
     packed = open_packed(small)
     contents = Contents(
         classes=packed.classes,

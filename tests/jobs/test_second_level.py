@@ -1,5 +1,7 @@
 """The second level with local features, and solved again."""
 
+import re
+
 import h5py
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from ddhpc.config import Config
 from ddhpc.method.problem import open_problem
 from ddhpc.results import stored_outputs, verify
-from tests.jobs.starting import decisions, mpirun
+from tests.jobs.starting import decisions, mpirun, state
 
 pytestmark = pytest.mark.slow
 
@@ -38,9 +40,7 @@ def test_the_features_are_those_of_the_local_cnns(cwd):
         assert file.attrs["format_version"] == 2
     assert problem.features == found.shape[1] == 16
     cnn = problem.local_cnn(2)
-    with torch.serialization.safe_globals([]):
-        kept = torch.load(cwd / "both/checkpoints/00002.pt", weights_only=True)
-    cnn.load_state_dict(next(value for value in _dictionaries(kept) if "cnn" in value)["cnn"])
+    cnn.load_state_dict(state(cwd / "both/checkpoints/00002.pt")["cnn"])
     cnn.eval()
     pixels = problem.packed.read("test", problem.window(2)).astype(np.float64)
     normal = (pixels - problem.packed.mean[0]) / problem.packed.std[0]
@@ -48,13 +48,6 @@ def test_the_features_are_those_of_the_local_cnns(cwd):
         features = cnn[:-1](torch.from_numpy(normal).float())
         assert np.allclose(features, found, atol=1e-4)
         assert np.allclose(cnn[-1](features).softmax(1), decided, atol=1e-4)
-
-
-def _dictionaries(nested):
-    if isinstance(nested, dict):
-        yield nested
-        for value in nested.values():
-            yield from _dictionaries(value)
 
 
 def test_without_features_the_local_decisions_are_the_same(cwd):
@@ -116,8 +109,6 @@ def test_what_cannot_be_solved_again(run, options, message, cwd, tmp_path):
     refused = mpirun(0, "coarse", cwd / run, *options, "--output", "x", cwd=tmp_path)
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
-    import re
-
     assert re.search(message, refused.stderr)
     assert not (tmp_path / "x/results.h5").exists()
 

@@ -97,3 +97,20 @@ def test_the_plan_tells_how_long_the_coarse_dnn_learns_and_that_few_steps_are_fe
     assert "coarse DNN: 7 epochs on 96 images" in out
     print_plan(open_problem(replace(more, decomposition=Decomposition(grid=(1, 1)))), None)
     assert "coarse DNN" not in capsys.readouterr().out
+
+
+def test_the_plan_tells_of_the_coarse_image_and_what_the_coarse_dnn_takes(small, capsys):
+    decomposition = Decomposition(grid=(2, 2), overlap=1, coarse_image=True, coarse_shape=(10, 7))
+    model = Model(global_width=8, coarse_width=6)
+    problem = open_problem(Config(data=Data(file=str(small)), decomposition=decomposition, model=model))
+    count = parameters(problem.local_cnn(4))
+    print_plan(problem, 4)
+    out = capsys.readouterr().out
+    assert "5 subdomains (2x2, overlap 1, windows 9x8 and the coarse image 10x7)" in out
+    coarse = "subdomain 4 is the coarse image: all 16x14 pixels restricted to 10x7, width 6, "
+    assert f"{coarse}{count:,} parameters" in out
+    assert f"all together {4 * parameters(problem.local_cnn(0)) + count:,}" in out
+    assert "4 ranks train 5 subdomains: rank 0 two, one after the other" in out
+    assert "takes 3 probabilities and 24 local features of each subdomain" in out
+    print_plan(problem, 5)
+    assert "one after the other" not in capsys.readouterr().out
