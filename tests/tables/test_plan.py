@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from ddhpc.config import Coarse, Config, Data, Decomposition, Local
+from ddhpc.config import Coarse, Config, Data, Decomposition, Local, Model
 from ddhpc.data.packed import SPLITS
 from ddhpc.method.decomposition import extent, grow
 from ddhpc.method.problem import open_problem
