@@ -83,8 +83,8 @@ def test_its_decisions_are_those_of_a_global_cnn_on_restricted_images(small, tmp
 
 
 def test_stopped_and_continued_by_a_task_for_it_alone(small, tmp_path):
-    options = ["--data.file", small, *OPTIONS, "--local.epochs", 60, "--run.checkpoint_seconds", 0.2]
-    expected = decisions(run(2, small, tmp_path, "--local.epochs", 60, output="whole"))
+    options = ["--data.file", small, *OPTIONS, "--local.epochs", 25, "--run.checkpoint_seconds", 0.2]
+    expected = decisions(run(2, small, tmp_path, "--local.epochs", 25, output="whole"))
     job = start(2, *options, "--output", "run", cwd=tmp_path)
     wait_for_checkpoint(tmp_path, job)
     for pid in ranks_of(job)[-1:]:

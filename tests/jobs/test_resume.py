@@ -60,9 +60,10 @@ def test_kills_at_random_moments(small, tmp_path, undisturbed):
                 killed = time.monotonic()
                 os.kill(draw.choice(victims), signal.SIGKILL)
                 kills += 1
-                assert job.wait(timeout=60) != 0
+                code = job.wait(timeout=60)
                 slowest_end = max(slowest_end, time.monotonic() - killed)
                 if not (tmp_path / "run/results.h5").exists():
+                    assert code != 0
                     continue
             else:
                 assert job.wait(timeout=300) == 0, (tmp_path / "stderr").read_text()
