@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ddhpc.cli.options import parse, parser
-from ddhpc.cli.output import alone
+from ddhpc.cli.options import add_section, parse, parser
 from ddhpc.config import Coarse, Config
 from ddhpc.errors import InputError
 
@@ -19,7 +18,8 @@ def run(argv: list[str], started: float) -> None:
     )
     options.add_argument("run", metavar="RUN", help="run directory or results file")
     options.add_argument("--output", metavar="DIR", required=True, help="new directory for the results")
-    options.add_class_arguments(Coarse, "coarse")
+    options.usage = "%(prog)s RUN --output DIR [options]"
+    add_section(options, "coarse", Coarse)
     source, output = (Path(getattr(parse(options, argv), name)) for name in ("run", "output"))
 
     from ddhpc.parallel.communicator import world
@@ -28,6 +28,9 @@ def run(argv: list[str], started: float) -> None:
     from ddhpc.solver.second_level import solve_again
     from ddhpc.tables.run import print_run
 
+    comm = world()
+    own = comm.split(comm.rank)
+
     def again() -> None:
         with open_results(source) as file:
             before = Config.from_yaml(file.attrs["config"])
@@ -35,8 +38,7 @@ def run(argv: list[str], started: float) -> None:
         config = options.instantiate(parse(options, argv)).coarse
         if is_finished(output):
             raise InputError(f"--output {output}: holds a finished run; expected a new directory")
-        comm = world()
-        solve_again(source, config, run_directory("", str(output)), comm, place(comm, before.run))
+        solve_again(source, config, run_directory("", str(output)), own, place(own, before.run))
         print_run(output)
 
-    alone(again)
+    comm.on_root(again)

@@ -82,11 +82,17 @@ def add_configuration(parser: ArgumentParser) -> None:
         help="print the resolved configuration as YAML and do nothing else",
     )
     for name, section in SECTIONS.items():
-        parser.add_class_arguments(section, name)
+        add_section(parser, name, section)
+
+
+def add_section(parser: ArgumentParser, name: str, section: type) -> None:
+    """The options of one section of the configuration, as `--name.field`."""
+    parser.add_class_arguments(section, name)
+    lists = _lists(parser)
     for action in parser._actions:
-        if set(action.option_strings) & set(_lists(parser)):
+        if set(action.option_strings) & set(lists):
             action.metavar = "N N ..."
-        if set(action.option_strings) & {f"--{name}" for name in SECTIONS}:
+        if f"--{name}" in action.option_strings:
             action.help = SUPPRESS  # a section from a file of its own, which --config does as well
 
 
