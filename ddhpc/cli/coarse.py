@@ -24,7 +24,7 @@ def run(argv: list[str], started: float) -> None:
 
     from ddhpc.parallel.communicator import world
     from ddhpc.parallel.placement import place
-    from ddhpc.results import is_finished, open_results, run_directory
+    from ddhpc.results import is_finished, open_results
     from ddhpc.solver.second_level import solve_again
     from ddhpc.tables.run import print_run
 
@@ -38,7 +38,7 @@ def run(argv: list[str], started: float) -> None:
         config = options.instantiate(parse(options, argv)).coarse
         if is_finished(output):
             raise InputError(f"--output {output}: holds a finished run; expected a new directory")
-        solve_again(source, config, run_directory("", str(output)), own, place(own, before.run))
+        solve_again(source, config, output, place(own, before.run))
         print_run(output)
 
     comm.on_root(again)

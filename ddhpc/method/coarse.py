@@ -223,13 +223,12 @@ def coarse_dnn(subdomains: int, classes: int, features: int, config: Coarse) -> 
 
 
 def moments(features: np.ndarray, images: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [N, F] of local features [N, S, F] over some images, one subdomain at a time."""
-    subdomains, _, count = features.shape
-    mean, std = torch.zeros(subdomains, count), torch.zeros(subdomains, count)
-    for n, each in enumerate(features):
-        chosen = np.asarray(each[images], np.float64)
-        mean[n], std[n] = torch.from_numpy(chosen.mean(0)), torch.from_numpy(chosen.std(0))
-    return mean, std
+    """Mean and standard deviation [N, F] float32 of local features [N, S, F] over some images, block by block."""
+    shape = (features.shape[0], features.shape[2])
+    blocks = np.split(images, range(BLOCK, len(images), BLOCK))
+    mean = sum((features[:, block].sum(1, dtype=np.float64) for block in blocks), np.zeros(shape)) / len(images)
+    squares = sum((np.square(features[:, block] - mean[:, None]).sum(1) for block in blocks), np.zeros(shape))
+    return torch.from_numpy(mean).float(), torch.from_numpy(np.sqrt(squares / len(images))).float()
 
 
 def weight_shapes(subdomains: int, classes: int, features: int, config: Coarse) -> dict[str, tuple[int, ...]]:

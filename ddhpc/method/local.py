@@ -18,7 +18,7 @@ from ddhpc.method.decomposition import extent
 from ddhpc.method.team import ALONE, Team
 from ddhpc.method.training import History, State, autocast, schedule, sgd
 from ddhpc.method.windows import Images
-from ddhpc.models.features import last_layer, recorded
+from ddhpc.models.features import with_features
 
 DECISION_BATCH = 512
 DECISION_PIXELS = 2**20
@@ -192,10 +192,9 @@ def output(cnn: nn.Module, pixels: Tensor, features: int) -> tuple[Tensor, Tenso
     if not features:
         logits = cnn(pixels)
         return logits, logits.float().softmax(1)
-    with recorded(last_layer(cnn)) as taken:
-        logits = cnn(pixels)
-    seen = taken[0].float()
-    return logits, pad(torch.cat([logits.float().softmax(1), seen], 1), (0, features - seen.shape[1]))
+    logits, seen = with_features(cnn, pixels)
+    assert seen is not None, "open_problem counted them"
+    return logits, pad(torch.cat([logits.float().softmax(1), seen.float()], 1), (0, features - seen.shape[1]))
 
 
 @torch.inference_mode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -171,19 +171,23 @@ def open_problem(config: Config) -> Problem:
         decisions=decisions,
         fold=folds(packed.labels["train"], decisions, config.run.seed, packed.classes),
     )
-    cnns = [problem.local_cnn(subdomain) for subdomain in set(problem.alike().values())]
-    return replace(problem, features=_features(config, cnns, len(packed.classes)) if len(decomposition) > 1 else 0)
+    cnns = {subdomain: problem.local_cnn(subdomain) for subdomain in set(problem.alike().values())}
+    return replace(problem, features=_features(problem, cnns) if len(decomposition) > 1 else 0)
 
 
-def _features(config: Config, cnns: Sequence[nn.Module], classes: int) -> int:
+def _features(problem: Problem, cnns: Mapping[int, nn.Module]) -> int:
     """Local features of each subdomain that the coarse DNN takes, from one network of each kind."""
+    config, channels = problem.config, problem.packed.channels
+    inputs = config.coarse.inputs
+    if inputs == "decisions":
+        return 0
     from ddhpc.models.features import count_features
 
-    inputs, found = config.coarse.inputs, [count_features(cnn, classes) for cnn in cnns]
+    found = [count_features(cnn, (2, channels, *problem.extent(subdomain))) for subdomain, cnn in cnns.items()]
     if inputs == "both" and not all(found):
         raise InputError(
-            f"--coarse.inputs both: {config.model.name} does not end in a dense layer of {classes} outputs, whose "
-            "inputs are the local features; expected one, or --coarse.inputs decisions"
+            f"--coarse.inputs both: {config.model.name} does not end in a dense layer, whose inputs are the local "
+            "features; expected one, or --coarse.inputs decisions"
         )
     wanted = inputs == "both" or (inputs == "auto" and all(found) and max(found) <= MOST_FEATURES)
     return max(found) if wanted else 0

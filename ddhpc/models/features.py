@@ -1,36 +1,55 @@
-"""The local features: what the last layer of a local CNN takes."""
+"""The local features: what the dense layer takes that gives the logits of a local CNN."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from copy import deepcopy
+from math import prod
 
+import torch
 from torch import Tensor, nn
 
+from ddhpc.models.registry import SMALL
 
-def last_layer(cnn: nn.Module) -> nn.Linear:
-    """The last dense layer of a network; ValueError where it has none."""
+
+def with_features(cnn: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The logits [B, K] of a network, and the features [B, F] from which a dense layer makes them.
+
+    None where no dense layer does, as at the end of a network of convolutions. A layer is known by what it gives, not
+    by its place among the modules, where one that nothing calls may stand last.
+    """
+    calls: list[tuple[Tensor, Tensor]] = []
     dense = [layer for layer in cnn.modules() if isinstance(layer, nn.Linear)]
-    if not dense:
-        raise ValueError("the network has no dense layer")
-    return dense[-1]
-
-
-def count_features(cnn: nn.Module, classes: int) -> int:
-    """How many numbers the last layer takes, where it is dense and gives the logits of all classes; else 0."""
+    hooks = [layer.register_forward_hook(lambda _, given, made: calls.append((given[0], made))) for layer in dense]
     try:
-        layer = last_layer(cnn)
-    except ValueError:
-        return 0
-    return layer.in_features if layer.out_features == classes else 0
-
-
-@contextmanager
-def recorded(layer: nn.Linear) -> Iterator[list[Tensor]]:
-    """What a layer takes while the `with` block runs, a tensor [B, F] for each call."""
-    taken: list[Tensor] = []
-    hook = layer.register_forward_pre_hook(lambda module, inputs: taken.append(inputs[0]))
-    try:
-        yield taken
+        logits = cnn(x)
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
+    features = [given for given, made in calls if made is logits and given.ndim == 2]
+    return logits, features[0] if features else None
+
+
+def count_features(cnn: nn.Module, shape: tuple[int, ...]) -> int:
+    """How many features a network makes its logits from, in training and after it; 0 where there are none.
+
+    A copy of the network tells, so that neither its statistics nor random numbers change. Large inputs are not
+    computed, where the network can be on torch's meta device.
+
+    Args:
+        cnn: a network that works on the shape.
+        shape: [B, C, *window].
+    """
+    devices = ["cpu"] if prod(shape) <= SMALL else ["meta", "cpu"]
+    for device in devices:
+        copy = deepcopy(cnn).to(device)
+        try:
+            with torch.random.fork_rng(devices=[]), torch.no_grad():
+                x = torch.zeros(shape, device=device)
+                found = [with_features(copy.train(training), x)[1] for training in (False, True)]
+        except (NotImplementedError, RuntimeError):
+            if device == devices[-1]:
+                raise
+            continue
+        counts = {0 if features is None else features.shape[1] for features in found}
+        return counts.pop() if len(counts) == 1 else 0
+    raise AssertionError("the last device gives a count or raises")

@@ -184,14 +184,14 @@ def _dependence(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Sec
     weights = {name: np.asarray(values, np.float32) for name, values in file["coarse/weights"].items()}
     classes, labels = names(file["classes"]), file["samples/test/label"][...]
     config = Config.from_yaml(file.attrs["config"]).coarse
-    local, final = stored_outputs(file, "test"), file["coarse/test/decision"][...]
+    outputs, final = stored_outputs(file), file["coarse/test/decision"][...]
+    local, usual = outputs["test"], outputs["train"].mean(axis=1)
     expected = coarse.weight_shapes(subdomains, len(classes), local.shape[2] - len(classes), config)
     if not set(expected) <= set(weights):
         return leave(caption=f"The coarse DNN of today {OLD}")
     if {name: values.shape for name, values in weights.items()} != expected:
         raise InputError(f"{file.filename}: its coarse DNN is not that of its configuration; expected the same widths")
     network = coarse.restored(weights, config)
-    usual = stored_outputs(file, "train").mean(axis=1)
     shares = drops(partial(coarse.decide, network), local, usual)
     if not np.isfinite(shares).all():
         raise InputError(f"{file.filename}: its coarse DNN decides nothing; expected finite weights")

@@ -47,16 +47,32 @@ def gather_local(
         if comm.rank != 0:
             return {split: each[:0] for split, each in outputs.items()}
         with h5py.File(directory / PART, "r", locking=False) as file:
-            return {split: _mapped([file[f"local/{split}/{name}"] for name in parts]) for split in SPLITS}
+            return stored_outputs(file, memory_limit=0)
 
     return comm.together(mapped)
 
 
-def stored_outputs(file: h5py.File, split: str, *, features: bool = True) -> np.ndarray:
-    """The local outputs [N, S, K + F] that a results file holds, if wanted without their features."""
+def stored_outputs(
+    file: h5py.File, *, features: bool = True, memory_limit: float | None = None
+) -> dict[str, np.ndarray]:
+    """The local outputs that a results file holds, by split, [N, S, K + F] float32.
+
+    Args:
+        file: open for reading.
+        features: whether those that are stored are wanted; K columns without.
+        memory_limit: see `gather_local`.
+
+    Raises:
+        InputError: there is no room for the temporary file.
+    """
     names = ("decision", "feature") if features else ("decision",)
-    parts = [file[f"local/{split}/{name}"][...] for name in names if name in file[f"local/{split}"]]
-    return np.concatenate(parts, axis=2)
+    parts = {
+        split: [file[f"local/{split}/{name}"] for name in names if name in file[f"local/{split}"]] for split in SPLITS
+    }
+    size = sum(dataset.nbytes for datasets in parts.values() for dataset in datasets)
+    if memory_limit is not None and size > memory_limit * 2**30:
+        return {split: _mapped(datasets) for split, datasets in parts.items()}
+    return {split: np.concatenate([each[...] for each in datasets], axis=2) for split, datasets in parts.items()}
 
 
 def _mapped(stored: Sequence[h5py.Dataset]) -> np.ndarray:

@@ -20,7 +20,6 @@ from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
 from ddhpc.method import coarse
 from ddhpc.method.problem import seed_process
-from ddhpc.parallel.communicator import Communicator
 from ddhpc.parallel.placement import Place
 
 WRITTEN_ANEW = ("format_version", "complete", "NX_class")
@@ -28,7 +27,7 @@ LOCAL = ("parameters", "seconds", "cpu_seconds", "path_seconds", "rank", "device
 HISTORY = ("loss", "accuracy", "learning_rate", "seconds")
 
 
-def solve_again(run: Path, config: Coarse, directory: Path, comm: Communicator, place: Place) -> None:
+def solve_again(run: Path, config: Coarse, directory: Path, place: Place) -> None:
     """Solve the coarse problem of a finished run with other options, and leave the results of both in a directory.
 
     With the options of the run the final decisions have its bits.
@@ -36,19 +35,21 @@ def solve_again(run: Path, config: Coarse, directory: Path, comm: Communicator, 
     Args:
         run: run directory or results file.
         config: section `coarse`.
-        directory: where the results go; exists.
-        comm: of this process alone.
+        directory: where the results go; made where it is not there.
         place: of this process.
 
     Raises:
-        InputError: the run does not hold what is asked for, or the results cannot be written.
+        InputError: the run is damaged or does not hold what is asked for, or the results cannot be written.
     """
+    if problems := results.verify(run):
+        raise InputError(f"{run}: damaged: {'; '.join(problems)}")
     with results.open_results(run) as file:
         before = Config.from_yaml(file.attrs["config"])
         _check(file, run, config, before.coarse)
         after = replace(before, coarse=config)
         features = _features(file, run, config)
-        local = {split: results.stored_outputs(file, split, features=features > 0) for split in SPLITS}
+        results.run_directory("", str(directory))
+        local = results.stored_outputs(file, features=features > 0, memory_limit=config.memory_limit)
         labels = {split: file[f"samples/{split}/label"][...].astype(np.int64) for split in SPLITS}
         fold = file["samples/train/fold"][...]
         subdomains, classes = len(file["subdomain"]), len(file["classes"])
@@ -68,7 +69,7 @@ def solve_again(run: Path, config: Coarse, directory: Path, comm: Communicator, 
             rank_seconds=file["timing/seconds"][...],
         )
         results.create(directory, layout)
-        results.write_local(directory, comm, range(subdomains), subdomains, _slabs(file, features))
+        _copy_local(file, directory / results.PART, features)
     results.finish(directory, outcome)
 
 
@@ -131,12 +132,15 @@ def _layout(file: h5py.File, config: Config, features: int) -> results.Layout:
     )
 
 
-def _slabs(file: h5py.File, features: int) -> dict[str, np.ndarray]:
-    """What /local holds, of all subdomains."""
+def _copy_local(file: h5py.File, path: Path, features: int) -> None:
+    """Take over what is known of the subdomains, one dataset after the other."""
     names = [*LOCAL, *(f"history/{name}" for name in HISTORY)]
     for split in SPLITS:
-        names += [f"{split}/{name}" for name in ("decision", "accuracy", *["feature"] * (features > 0))]
-    return {name: file[f"local/{name}"][...] for name in names}
+        kinds = ("decision", "sha256", "accuracy", *(("feature", "feature_sha256") if features else ()))
+        names += [f"{split}/{kind}" for kind in kinds]
+    with results.file_system(path), h5py.File(path, "r+", locking=False) as copy:
+        for name in names:
+            copy[f"local/{name}"][...] = file[f"local/{name}"][...]
 
 
 def _timing(before: Mapping[str, Any], seconds: float) -> results.Timing:

@@ -69,7 +69,7 @@ def test_the_decisions_of_a_fold_are_those_of_a_cnn_trained_on_the_rest(runs, sm
 @pytest.mark.parametrize("kind", ["held_out", "cross_fitted"])
 def test_the_coarse_dnn_is_trained_on_the_decisions_with_a_fold_alone(kind, runs):
     with h5py.File(runs / kind / "results.h5") as file:
-        local = {split: stored_outputs(file, split) for split in SPLITS}
+        local = stored_outputs(file)
         labels = {split: file[f"samples/{split}/label"][...] for split in SPLITS}
         config = Config.from_yaml(file.attrs["config"])
         learned = file["samples/train/fold"][...] >= 0

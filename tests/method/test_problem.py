@@ -1,24 +1,9 @@
 """A configuration applied to a packed file."""
 
 import numpy as np
-import pytest
 
-from ddhpc.config import Config, Data, Decomposition, Local, Model
+from ddhpc.config import Config, Data, Decomposition, Model
 from ddhpc.method.problem import open_problem
-
-LIMIT = 1e-5
-"""GiB, between the bytes of the smallest and the largest window."""
-
-
-@pytest.fixture
-def problem(small):
-    return open_problem(
-        Config(
-            data=Data(file=str(small), memory_limit=LIMIT),
-            decomposition=Decomposition(grid=(3, 2), overlap=1),
-            local=Local(shift=2),
-        )
-    )
 
 
 def test_auto_width_is_that_of_the_rule(small):
@@ -28,7 +13,8 @@ def test_auto_width_is_that_of_the_rule(small):
     assert open_problem(fixed).width == 3
 
 
-def test_the_networks_of_two_subdomains_start_differently(problem):
+def test_the_networks_of_two_subdomains_start_differently(small):
+    problem = open_problem(Config(data=Data(file=str(small)), decomposition=Decomposition(grid=(2, 2))))
     first, again, other = (next(problem.local_cnn(n).parameters()).detach().numpy() for n in (0, 0, 1))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)

@@ -132,7 +132,8 @@ def test_the_influence_of_subdomains_is_that_of_the_stored_dnn(page, run):
     with h5py.File(run / "results.h5") as file:
         weights = {name: values[...] for name, values in file["coarse/weights"].items()}
         config = Config.from_yaml(file.attrs["config"]).coarse
-        local, usual = stored_outputs(file, "test"), stored_outputs(file, "train").mean(axis=1)
+        outputs = stored_outputs(file)
+        local, usual = outputs["test"], outputs["train"].mean(axis=1)
         final = file["coarse/test/decision"][...]
     network = coarse.restored(weights, config)
     assert np.array_equal(coarse.decide(network, local), final)

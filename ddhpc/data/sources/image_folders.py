@@ -18,7 +18,7 @@ from typing import get_args
 import numpy as np
 from PIL import UnidentifiedImageError
 
-from ddhpc.data.packed.writer import Contents, write_packed
+from ddhpc.data.packed.writer import Contents
 from ddhpc.data.sources.class_folders import File, Folder, check_levels, scan
 from ddhpc.data.sources.decode_cache import DecodeCache, Findings, open_cache
 from ddhpc.data.sources.image_decoding import (
@@ -32,9 +32,17 @@ from ddhpc.data.sources.image_decoding import (
     examine,
     white,
 )
-from ddhpc.data.sources.source import OnProgress, Packing, Prepared, SourceOptions, as_splits, option
+from ddhpc.data.sources.source import (
+    OnProgress,
+    Packing,
+    PatientOptions,
+    Prepared,
+    SourceOptions,
+    as_splits,
+    option,
+    write_prepared,
+)
 from ddhpc.data.sources.splits import (
-    PATIENTS_HELP,
     Divided,
     check_patients,
     contradictions,
@@ -53,12 +61,11 @@ NO_IMAGES = ("hidden", "other kind of file by its name")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageOptions(SourceOptions):
+class ImageOptions(PatientOptions):
     """How images are packed."""
 
     size: tuple[int, int] = option("pixels of a packed image", metavar="H W")
     resize: Resize = option("crop: shorter side to size, centre cut out; stretch: ignore the aspect", default="crop")
-    patients: str | None = option(PATIENTS_HELP, default=None, metavar="PATTERN")
 
     def check(self) -> None:
         """See `SourceOptions`."""
@@ -137,7 +144,7 @@ def pack_images(source: Listed, options: ImageOptions, packing: Packing) -> Prep
     divided, missing = _divide(folder, replace(listed, skipped=skipped), files, options, patient)
     ids = [file.id for file in files]
     divided, copies = drop_copies(divided, ids, [images[name].facts["checksum"] for name in ids])
-    if patients:
+    if patients and not options.allow_shared_patients:
         check_patients(divided, ids, [patient[name] for name in ids])
     skipped = dict(sorted({**skipped, **copies}.items()))
     left_out = Counter(listed.skipped.values())
@@ -165,11 +172,7 @@ def pack_images(source: Listed, options: ImageOptions, packing: Packing) -> Prep
         skipped=[f"{path}: {reason}" for path, reason in skipped.items()],
     )
 
-    def write() -> Prepared:
-        packed = write_packed(packing.output, contents, overwrite=packing.overwrite)
-        return Prepared(packed=packed, notes=tuple(notes), skipped=skipped)
-
-    return store.finish(write)
+    return store.finish(lambda: write_prepared(packing, contents, notes, skipped))
 
 
 def _target(facts: Collection[ImageFacts], options: ImageOptions) -> Target:

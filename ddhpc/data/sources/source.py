@@ -12,6 +12,7 @@ import numpy as np
 
 from ddhpc.data.hdf5 import check_output
 from ddhpc.data.packed import Packed, Split
+from ddhpc.data.packed.writer import Contents, write_packed
 from ddhpc.data.sources.workers import Workers
 from ddhpc.errors import InputError
 
@@ -63,6 +64,18 @@ class SourceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PatientOptions(SourceOptions):
+    """Whose the samples are, so that no patient is in two splits."""
+
+    patients: str | None = option(
+        "regular expression that finds the patient in a path, e.g. 'sub-(\\d+)': all of a patient go to one split",
+        default=None,
+        metavar="PATTERN",
+    )
+    allow_shared_patients: bool = option("let a patient be in several splits", default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Packing:
     """Where a packed file is written, by which processes, and who is told."""
 
@@ -86,6 +99,12 @@ class Prepared:
     """What was done, a sentence each."""
     skipped: Mapping[str, str]
     """Relative path and reason of each file left out."""
+
+
+def write_prepared(packing: Packing, contents: Contents, notes: Sequence[str], skipped: Mapping[str, str]) -> Prepared:
+    """Write the packed file, and tell what became of the source; see `Prepared`."""
+    packed = write_packed(packing.output, contents, overwrite=packing.overwrite)
+    return Prepared(packed=packed, notes=tuple(notes), skipped=skipped)
 
 
 def as_splits(

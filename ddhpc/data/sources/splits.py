@@ -16,9 +16,6 @@ from ddhpc.errors import InputError
 from ddhpc.wording import plural
 
 Item = TypeVar("Item")
-PATIENTS_HELP = (
-    "regular expression that finds the patient in a path, e.g. 'sub-(\\d+)': all of a patient go to one split"
-)
 Divided = dict[str, list[int]]
 """Ascending indices of the samples of each split."""
 

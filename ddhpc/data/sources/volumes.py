@@ -13,13 +13,20 @@ from pathlib import Path
 
 import numpy as np
 
-from ddhpc.data.packed.writer import Contents, write_packed
+from ddhpc.data.packed.writer import Contents
 from ddhpc.data.sources.decode_cache import DecodeCache, Findings, Record, open_cache
 from ddhpc.data.sources.nifti import NO_ORIENTATION
 from ddhpc.data.sources.resampling import IntensityRange, Shape, Spacing, grid
-from ddhpc.data.sources.source import Packing, Prepared, SourceOptions, as_splits, option
+from ddhpc.data.sources.source import (
+    Packing,
+    PatientOptions,
+    Prepared,
+    SourceOptions,
+    as_splits,
+    option,
+    write_prepared,
+)
 from ddhpc.data.sources.splits import (
-    PATIENTS_HELP,
     Divided,
     check_patients,
     contradictions,
@@ -36,7 +43,7 @@ from ddhpc.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class VolumeOptions(SourceOptions):
+class VolumeOptions(PatientOptions):
     """How volumes are packed."""
 
     shape: Shape | None = option("voxels of a packed volume", default=None, metavar="X Y Z")
@@ -45,8 +52,6 @@ class VolumeOptions(SourceOptions):
     groups: list[str] = option(
         "each group of classes becomes one class; classes in no group are left out", default=(), metavar="A B,C"
     )
-    patients: str | None = option(PATIENTS_HELP, default=None, metavar="PATTERN")
-    allow_shared_patients: bool = option("let a patient be in several splits", default=False)
 
     @property
     def geometry(self) -> Geometry:
@@ -109,11 +114,7 @@ def prepare_volumes(source: Path, options: VolumeOptions, packing: Packing) -> P
         skipped=[f"{path}: {reason}" for path, reason in skipped.items()],
     )
 
-    def write() -> Prepared:
-        packed = write_packed(packing.output, contents, overwrite=packing.overwrite)
-        return Prepared(packed=packed, notes=tuple(notes), skipped=skipped)
-
-    return store.finish(write)
+    return store.finish(lambda: write_prepared(packing, contents, notes, skipped))
 
 
 def _list(source: Path, options: VolumeOptions) -> Listing:

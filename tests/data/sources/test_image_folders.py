@@ -296,6 +296,17 @@ def test_a_pattern_tells_the_patients(folder):
     assert f"patients: {len(homes[0])} train, {len(homes[1])} val, {len(homes[2])} test" in prepared.notes
 
 
+def test_a_patient_in_two_given_splits_is_refused_unless_allowed(folder):
+    for split in ("train", "val", "test"):
+        for i in range(8):
+            draw(folder.parent / f"given/{split}/{'ab'[i % 2]}/p{i}_{split}.png")
+    given, patients = folder.parent / "given", r"p(\d+)_"
+    with pytest.raises(InputError, match="patient '0' is in train .*, or --allow-shared-patients"):
+        prepare(given, patients=patients)
+    packed = prepare(given, patients=patients, allow_shared_patients=True).packed
+    assert packed.samples == {"train": 8, "val": 8, "test": 8}
+
+
 @pytest.mark.parametrize("where", ["file", "class", "folder"])
 def test_names_that_are_not_utf8(folder, where):
     bad = os.fsdecode(b"bad\xff")
