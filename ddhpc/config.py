@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from math import prod
-from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import yaml
 
 from ddhpc.errors import InputError
-from ddhpc.yaml_file import plain_values
+from ddhpc.yaml_file import fits, plain_values, with_lists, with_tuples
 
-RECIPES = Path(__file__).parent / "recipes"
-DEFAULT_RECIPE = "fashion_mnist"
 CODE = ("ddhpc_version", "git_commit")
 IDENTITY = ("data_digest", *CODE)
 """What stands beside the sections where a run keeps all that its results depend on, in `run.yaml`."""
@@ -147,12 +144,8 @@ class Local:
         _require(self.learning_rate > 0, "local.learning_rate", self.learning_rate, "a rate above 0")
         _require(0 <= self.momentum < 1, "local.momentum", self.momentum, "0 <= momentum < 1")
         _require(self.weight_decay >= 0, "local.weight_decay", self.weight_decay, "0 or more")
-        _require(
-            0 <= self.label_smoothing < 1,
-            "local.label_smoothing",
-            self.label_smoothing,
-            "a share from 0 to below 1",
-        )
+        share = self.label_smoothing
+        _require(0 <= share < 1, "local.label_smoothing", share, "a share from 0 to below 1")
         _require(self.shift >= 0, "local.shift", self.shift, "0 or more pixels")
         _require(0 <= self.rotate <= 90, "local.rotate", self.rotate, "0 to 90 degrees")
         _require(0 <= self.intensity < 1, "local.intensity", self.intensity, "a share from 0 to below 1")
@@ -277,8 +270,8 @@ class Config:
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """By section and field, plain values and lists."""
-        plain: dict[str, dict[str, Any]] = _plain(asdict(self))
-        return plain
+        sections: dict[str, dict[str, Any]] = with_lists(asdict(self))
+        return sections
 
     @classmethod
     def from_yaml(cls, text: str) -> Config:
@@ -289,9 +282,9 @@ class Config:
         for name, section in given.items():
             hints = get_type_hints(SECTIONS[name]) if name in SECTIONS else {}
             for option, value in section.items():
-                if option not in hints or not _fits(value, hints[option]):
+                if option not in hints or not fits(value, hints[option]):
                     raise ValueError(f"its configuration has {name}.{option}: {value!r}, which this version has not")
-        return cls(**{name: section(**_tuples(given.get(name, {}))) for name, section in SECTIONS.items()})
+        return cls(**{name: section(**with_tuples(given.get(name, {}))) for name, section in SECTIONS.items()})
 
 
 SECTIONS: dict[str, type] = {
@@ -303,38 +296,3 @@ SECTIONS: dict[str, type] = {
     "coherent": Coherent,
     "run": Run,
 }
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, for a YAML that any reader takes."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value may stand for a field of this type."""
-    kind, within = get_origin(hint), get_args(hint)
-    if kind is Literal:
-        return value in within
-    if kind is tuple:
-        return isinstance(value, list) and all(_fits(each, within[0]) for each in value)
-    if within:
-        return any(_fits(value, each) for each in within)
-    return isinstance(value, bool) == (hint is bool) and isinstance(value, (int, float) if hint is float else hint)
-
-
-def _tuples(section: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in section.items()}
-
-
-def recipe_names() -> list[str]:
-    """Names of the recipes that ship with the package, sorted."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
-
-
-def recipe_path(name: str) -> Path:
-    """The YAML file of a shipped recipe; InputError names those that exist."""
-    if name not in recipe_names():
-        raise InputError(f"--recipe {name}: no such recipe; there are {', '.join(recipe_names())}")
-    return RECIPES / f"{name}.yaml"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
@@ -79,3 +79,27 @@ def _check_keys(node: yaml.MappingNode) -> None:
     twice = [key for key in keys if keys.count(key) > 1] if len(set(keys)) < len(keys) else []
     if twice:
         raise ValueError(f"{twice[0]} is there twice; expected it once")
+
+
+def with_lists(value: Any) -> Any:
+    """Tuples as lists, for a YAML that any reader takes."""
+    if isinstance(value, dict):
+        return {key: with_lists(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value may stand for a field of this type."""
+    kind, within = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return value in within
+    if kind is tuple:
+        return isinstance(value, list) and all(fits(each, within[0]) for each in value)
+    if within:
+        return any(fits(value, each) for each in within)
+    return isinstance(value, bool) == (hint is bool) and isinstance(value, (int, float) if hint is float else hint)
+
+
+def with_tuples(section: dict[str, Any]) -> dict[str, Any]:
+    """Lists as tuples, as the fields of a frozen dataclass have them."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in section.items()}

@@ -3,8 +3,9 @@ from inspect import getsource
 
 import pytest
 
-from ddhpc.config import SECTIONS, Config, Decomposition, Local, recipe_path
+from ddhpc.config import SECTIONS, Config, Decomposition, Local
 from ddhpc.errors import InputError
+from ddhpc.recipes import recipe_path
 
 
 def test_yaml_round_trip():

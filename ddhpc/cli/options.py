@@ -15,9 +15,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
-from ddhpc.config import DEFAULT_RECIPE, IDENTITY, SECTIONS, Config, Data, recipe_names, recipe_path
+from ddhpc.config import IDENTITY, SECTIONS, Config, Data
 from ddhpc.errors import InputError
 from ddhpc.parallel import launcher
+from ddhpc.recipes import DEFAULT_RECIPE, recipe_names, recipe_path
 from ddhpc.yaml_file import read_yaml
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
+import h5py
 import numpy as np
 
+from ddhpc.config import Config
+from ddhpc.errors import InputError
+from ddhpc.method import coarse
+from ddhpc.report.figures import domain
+from ddhpc.report.figures.style import shortened
+from ddhpc.report.picture import Pictures
+from ddhpc.report.section import OLD, Section
+from ddhpc.results import has_coarse_image, names, stored_outputs
+from ddhpc.wording import percent
+
 MOVED = 0.05
+"""Of probability, from which on a subdomain counts as one that moves a decision."""
+EXAMPLES = 4
+"""Test samples that are shown."""
 
 
 def drops(decide: Callable[[np.ndarray], np.ndarray], local: np.ndarray, usual: np.ndarray) -> np.ndarray:
@@ -56,3 +71,62 @@ def examples(labels: np.ndarray, final: np.ndarray, vote: np.ndarray, found: np.
     kinds = [order[kind[order]].tolist() for kind in (right & voted, right & ~voted, ~right)]
     turns = [kind[turn] for turn in range(count) for kind in kinds if turn < len(kind)]
     return sorted(turns[:count])
+
+
+def dependence(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Section:
+    """The section on what drove single decisions of a run."""
+    title, subdomains = "What drove single decisions", len(file["subdomain"])
+    leave = partial(Section, name="dependence", title=title)
+    if subdomains == 1:
+        return leave(caption="This is the global CNN: there is no coarse DNN that could depend on subdomains.")
+    if "coarse/weights" not in file:
+        return leave(caption=f"The coarse DNN itself {OLD}")
+    weights = {name: np.asarray(values, np.float32) for name, values in file["coarse/weights"].items()}
+    classes, labels = names(file["classes"]), file["samples/test/label"][...]
+    config = Config.from_yaml(file.attrs["config"]).coarse
+    outputs, final = stored_outputs(file), file["coarse/test/decision"][...]
+    local, usual = outputs["test"], outputs["train"].mean(axis=1)
+    expected = coarse.weight_shapes(subdomains, len(classes), local.shape[2] - len(classes), config)
+    if not set(expected) <= set(weights):
+        return leave(caption=f"The coarse DNN of today {OLD}")
+    if {name: values.shape for name, values in weights.items()} != expected:
+        raise InputError(f"{file.filename}: its coarse DNN is not that of its configuration; expected the same widths")
+    network = coarse.restored(weights, config)
+    shares = drops(partial(coarse.decide, network), local, usual)
+    if not np.isfinite(shares).all():
+        raise InputError(f"{file.filename}: its coarse DNN decides nothing; expected finite weights")
+    chosen = examples(labels, final, coarse.vote(local[:, :, : len(classes)]), shares, EXAMPLES)
+    found = 100 * shares
+    ids = names(file["samples/test/id"])
+    named = [shortened(name) for name in classes]
+    decided = [f"{named[final[n].argmax()]}, {percent(final[n].max())}" for n in chosen]
+    truth = ["right" if final[n].argmax() == labels[n] else f"is {named[labels[n]]}" for n in chosen]
+    if has_coarse_image(file):
+        truth = [f"{word}; coarse image {found[n, -1]:+.0f}" for n, word in zip(chosen, truth, strict=True)]
+    said = [f"{n}: {words}\n{word}" for n, words, word in zip(chosen, decided, truth, strict=True)]
+    overall = found.mean(axis=0)
+    most = int(overall.argmax())
+    return Section(
+        name="dependence",
+        title=title,
+        caption="How many percentage points the probability of the decided class loses when what one "
+        "subdomain says is replaced by its mean over the training images: occlusion (Zeiler and Fergus, "
+        "arXiv:1311.2901) at the coarse level. Orange spoke for the decision, blue against it. The samples are the "
+        "first in test of those decided rightly, decided rightly against the majority of the local CNNs, and decided "
+        f"wrongly, where one subdomain moves the probability by {100 * MOVED:.0f} points or more if there are such. "
+        f"Over all of test, subdomain {most} matters most, with {overall[most]:.1f} points on average. "
+        f"{pictures.lacking}",
+        figure=domain.dependence(
+            area,
+            [pictures.of(n) for n in chosen],
+            found[chosen][:, : len(area.blocks)],
+            said,
+        ),
+        alt="Test images with the influence of each subdomain drawn over them: " + "; ".join(said),
+        head=(
+            "subdomain",
+            "mean over test",
+            *(f"{words} ({ids[n]})" for n, words in zip(chosen, said, strict=True)),
+        ),
+        rows=[(str(n), f"{overall[n]:+.2f}", *(f"{found[m, n]:+.2f}" for m in chosen)) for n in range(subdomains)],
+    )

@@ -18,7 +18,8 @@ from ddhpc.data.hdf5 import replace
 from ddhpc.errors import InputError
 from ddhpc.report.figures.style import STYLE
 from ddhpc.report.picture import pictures
-from ddhpc.report.sections import Section, sections
+from ddhpc.report.section import Section
+from ddhpc.report.sections import sections
 from ddhpc.report.summary import facts, main_figures, summary
 from ddhpc.results import file_system, open_results, verify
 from ddhpc.results.cost import check_baseline

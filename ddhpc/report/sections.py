@@ -2,45 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import h5py
 import numpy as np
-from matplotlib.figure import Figure
 
-from ddhpc.config import Config
-from ddhpc.errors import InputError
-from ddhpc.method import coarse
 from ddhpc.method.metrics import scores
-from ddhpc.report.dependence import MOVED, drops, examples
+from ddhpc.report.dependence import dependence
 from ddhpc.report.figures import accuracy, domain, training
-from ddhpc.report.figures.style import shortened
 from ddhpc.report.picture import Pictures
-from ddhpc.results import has_coarse_image, names, stored_outputs
+from ddhpc.report.section import OLD, Section
+from ddhpc.results import has_coarse_image, names
 from ddhpc.results.cost import critical_path, differences, machine
 from ddhpc.wording import by, duration, percent
-
-EXAMPLES = 4
-OLD = "is not in this results file, which an older version wrote; it is left out."
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Section:
-    """One figure of the report, or why there is none."""
-
-    name: str
-    """Of its files."""
-    title: str
-    caption: str
-    """What it shows and how to read it, or why it is left out."""
-    figure: Figure | None = None
-    alt: str = ""
-    """What it shows, for those who cannot see it."""
-    head: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
-    """The numbers behind the figure, a table as text."""
 
 
 def sections(file: h5py.File, baseline: h5py.File | None, pictures: Pictures) -> list[Section]:
@@ -57,7 +31,7 @@ def sections(file: h5py.File, baseline: h5py.File | None, pictures: Pictures) ->
         _fusions(file, baseline),
         _local(file, area),
         _confusion(file),
-        _dependence(file, area, pictures),
+        dependence(file, area, pictures),
         _curves(file),
         _time(file),
         _speedup(file, baseline),
@@ -171,64 +145,6 @@ def _confusion(file: h5py.File) -> Section:
         alt=f"Confusion matrix of {len(classes)} classes on test. {most}",
         head=("true class", *classes),
         rows=[(name, *map(str, line)) for name, line in zip(classes, counts.tolist(), strict=True)],
-    )
-
-
-def _dependence(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Section:
-    title, subdomains = "What drove single decisions", len(file["subdomain"])
-    leave = partial(Section, name="dependence", title=title)
-    if subdomains == 1:
-        return leave(caption="This is the global CNN: there is no coarse DNN that could depend on subdomains.")
-    if "coarse/weights" not in file:
-        return leave(caption=f"The coarse DNN itself {OLD}")
-    weights = {name: np.asarray(values, np.float32) for name, values in file["coarse/weights"].items()}
-    classes, labels = names(file["classes"]), file["samples/test/label"][...]
-    config = Config.from_yaml(file.attrs["config"]).coarse
-    outputs, final = stored_outputs(file), file["coarse/test/decision"][...]
-    local, usual = outputs["test"], outputs["train"].mean(axis=1)
-    expected = coarse.weight_shapes(subdomains, len(classes), local.shape[2] - len(classes), config)
-    if not set(expected) <= set(weights):
-        return leave(caption=f"The coarse DNN of today {OLD}")
-    if {name: values.shape for name, values in weights.items()} != expected:
-        raise InputError(f"{file.filename}: its coarse DNN is not that of its configuration; expected the same widths")
-    network = coarse.restored(weights, config)
-    shares = drops(partial(coarse.decide, network), local, usual)
-    if not np.isfinite(shares).all():
-        raise InputError(f"{file.filename}: its coarse DNN decides nothing; expected finite weights")
-    chosen = examples(labels, final, coarse.vote(local[:, :, : len(classes)]), shares, EXAMPLES)
-    found = 100 * shares
-    ids = names(file["samples/test/id"])
-    named = [shortened(name) for name in classes]
-    decided = [f"{named[final[n].argmax()]}, {percent(final[n].max())}" for n in chosen]
-    truth = ["right" if final[n].argmax() == labels[n] else f"is {named[labels[n]]}" for n in chosen]
-    if has_coarse_image(file):
-        truth = [f"{word}; coarse image {found[n, -1]:+.0f}" for n, word in zip(chosen, truth, strict=True)]
-    said = [f"{n}: {words}\n{word}" for n, words, word in zip(chosen, decided, truth, strict=True)]
-    overall = found.mean(axis=0)
-    most = int(overall.argmax())
-    return Section(
-        name="dependence",
-        title=title,
-        caption="How many percentage points the probability of the decided class loses when what one "
-        "subdomain says is replaced by its mean over the training images: occlusion (Zeiler and Fergus, "
-        "arXiv:1311.2901) at the coarse level. Orange spoke for the decision, blue against it. The samples are the "
-        "first in test of those decided rightly, decided rightly against the majority of the local CNNs, and decided "
-        f"wrongly, where one subdomain moves the probability by {100 * MOVED:.0f} points or more if there are such. "
-        f"Over all of test, subdomain {most} matters most, with {overall[most]:.1f} points on average. "
-        f"{pictures.lacking}",
-        figure=domain.dependence(
-            area,
-            [pictures.of(n) for n in chosen],
-            found[chosen][:, : len(area.blocks)],
-            said,
-        ),
-        alt="Test images with the influence of each subdomain drawn over them: " + "; ".join(said),
-        head=(
-            "subdomain",
-            "mean over test",
-            *(f"{words} ({ids[n]})" for n, words in zip(chosen, said, strict=True)),
-        ),
-        rows=[(str(n), f"{overall[n]:+.2f}", *(f"{found[m, n]:+.2f}" for m in chosen)) for n in range(subdomains)],
     )
 
 

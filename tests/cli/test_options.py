@@ -8,8 +8,9 @@ import yaml
 
 from ddhpc.cli import main
 from ddhpc.cli.options import configure, train_parser
-from ddhpc.config import Config, recipe_names
+from ddhpc.config import Config
 from ddhpc.errors import InputError
+from ddhpc.recipes import recipe_names
 from ddhpc.results import identity
 
 

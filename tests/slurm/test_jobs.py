@@ -12,7 +12,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from ddhpc.config import Config, recipe_names
+from ddhpc.config import Config
+from ddhpc.recipes import recipe_names
 from ddhpc.results import verify
 from tests.conftest import pack_small
 from tests.jobs.starting import decisions, mpirun, same_bits
