@@ -170,7 +170,7 @@ def write_and_gather(job: Job, owners: Communicator, solutions: Mapping[int, Loc
 
 
 def solve_coarse_problem(job: Job, gathered: Gathered | None) -> CoarseSolution:
-    """Train the coarse DNN on the local decisions and fuse them; on rank 0."""
+    """Train the coarse DNN on the local outputs, and make the final decisions of all fusions; on rank 0."""
     assert gathered is not None, "rank 0 owns subdomain 0"
     logs.log.info("solving the coarse problem")
     problem = job.problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ddhpc.cli.options import add_section, parse, parser
@@ -38,7 +39,7 @@ def run(argv: list[str], started: float) -> None:
         config = options.instantiate(parse(options, argv)).coarse
         if is_finished(output):
             raise InputError(f"--output {output}: holds a finished run; expected a new directory")
-        solve_again(source, config, output, place(own, before.run))
+        solve_again(source, config, output, place(own, replace(before.run, device="auto")))
         print_run(output)
 
     comm.on_root(again)

@@ -22,7 +22,7 @@ from ddhpc.models.dnn import Dnn
 LEAST_EPOCHS, LEAST_STEPS = 30, 1000
 """Of the coarse DNN where its epochs are not given. Its steps must not fall with the images: 60 left it below mean."""
 DROPOUT, DROPOUT_WITH_FEATURES = 0.2, 0.5
-"""Where it is not given. Less overfits with features, more learns too little from decisions alone."""
+"""Where it is not given. With less, features overfit; with more, little is learned from decisions alone."""
 ABSENT_DRAWS = 20
 BLOCK = 512
 """Samples that are fused at once, so that N x K numbers of each fit into memory where not all samples' do."""

@@ -88,7 +88,7 @@ class Problem:
         return local.epochs * (fewest // min(local.batch_size, fewest))
 
     def padded(self, split: str, subdomain: int) -> tuple[Window, Window]:
-        """What is read for a subdomain: in the training split as much more as augmentation may look at and there is.
+        """The window of a subdomain, in the training split with margins for augmentation, as far as its image reaches.
 
         Returns:
             The padded window, and the slices of the window within it.

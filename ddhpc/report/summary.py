@@ -123,6 +123,7 @@ def facts(file: h5py.File) -> list[tuple[str, str]]:
         "created",
         "ddhpc_version",
         "git_commit",
+        "second_level_code",
         "seed",
         "python",
         "torch",

@@ -1,4 +1,4 @@
-"""The second level of a finished run once more, with other options: from its local outputs, without any training."""
+"""The second level of a finished run once more, with other options, from its local outputs."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ HISTORY = ("loss", "accuracy", "learning_rate", "seconds")
 
 
 def solve_again(run: Path, config: Coarse, directory: Path, place: Place) -> None:
-    """Solve the coarse problem of a finished run with other options, and leave the results of both in a directory.
+    """Solve the coarse problem of a finished run again, and write complete results into another directory.
 
-    With the options of the run the final decisions have its bits.
+    With the options of the run, on the same kind of device, the final decisions have its bits.
 
     Args:
         run: run directory or results file.
@@ -58,11 +58,10 @@ def solve_again(run: Path, config: Coarse, directory: Path, place: Place) -> Non
         solution = coarse.solve(local, labels, classes, config, place.device, np.flatnonzero(fold >= 0))
         seconds = time.perf_counter() - started
         layout = _layout(file, after, features)
-        present = coarse.present(local["val"])
         outcome = results.Outcome(
             job=layout.attributes["job"],
             labels=labels,
-            present=present,
+            present=coarse.present(local["val"]),
             coarse=solution,
             coherent=None,
             timing=_timing(file["timing"].attrs, seconds),
@@ -98,7 +97,7 @@ def _features(file: h5py.File, run: Path, config: Coarse) -> int:
 
 
 def _layout(file: h5py.File, config: Config, features: int) -> results.Layout:
-    """That of the run, with another coarse problem."""
+    """Layout of the results of the run with another coarse problem."""
     attributes = {name: value for name, value in file.attrs.items() if name not in WRITTEN_ANEW}
     attributes |= {
         "job": uuid.uuid4().hex,
@@ -133,7 +132,7 @@ def _layout(file: h5py.File, config: Config, features: int) -> results.Layout:
 
 
 def _copy_local(file: h5py.File, path: Path, features: int) -> None:
-    """Take over what is known of the subdomains, one dataset after the other."""
+    """Copy what is known of the subdomains, one dataset after the other."""
     names = [*LOCAL, *(f"history/{name}" for name in HISTORY)]
     for split in SPLITS:
         kinds = ("decision", "sha256", "accuracy", *(("feature", "feature_sha256") if features else ()))

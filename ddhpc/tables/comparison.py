@@ -11,6 +11,7 @@ from math import isnan, nan
 from pathlib import Path
 from statistics import mean, median
 
+import h5py
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -111,8 +112,15 @@ def row(run: Path) -> Row:
             wall=float(file["timing"].attrs["total"]),
             settings=json.dumps(settings),
             data_digest=str(file.attrs["data_digest"]),
-            code=" ".join(str(file.attrs[name]) for name in CODE).strip(),
+            code=_code(file),
         )
+
+
+def _code(file: h5py.File) -> str:
+    """Version and commit, and those that solved the second level again where they are others."""
+    trained = " ".join(str(file.attrs[name]) for name in CODE).strip()
+    again = str(file.attrs.get("second_level_code", trained))
+    return trained if again == trained else f"{trained}, second level {again}"
 
 
 def by_seed(rows: Iterable[Row]) -> list[list[Row]]:

@@ -93,6 +93,10 @@ def test_solved_again_with_other_options_both_can_be_compared(cwd, tmp_path):
         assert np.isnan(file["timing"].attrs["total"])
     compared = mpirun(0, "inspect", cwd / "both", "other", cwd=tmp_path)
     assert "They also differ in coarse.inputs, coarse.epochs, coarse.hidden" in " ".join(compared.stdout.split())
+    with h5py.File(tmp_path / "other/results.h5", "r+") as file:
+        file.attrs["second_level_code"] = "9.9.9 abc"
+    compared = mpirun(0, "inspect", cwd / "both", "other", cwd=tmp_path)
+    assert ", second level 9.9.9 abc: other" in " ".join(compared.stdout.split())
     page = mpirun(0, "report", "other", cwd=tmp_path)
     assert page.returncode == 0, page.stderr
 
@@ -112,6 +116,16 @@ def test_what_cannot_be_solved_again(run, options, message, cwd, tmp_path):
     assert refused.stderr.count("\n") == 1
     assert re.search(message, refused.stderr)
     assert not (tmp_path / "x/results.h5").exists()
+
+
+def test_a_run_of_a_gpu_is_solved_again_without_one(cwd, tmp_path):
+    (tmp_path / "run").mkdir()
+    copy = tmp_path / "run/results.h5"
+    copy.write_bytes((cwd / "alone/results.h5").read_bytes())
+    with h5py.File(copy, "r+") as file:
+        file.attrs["config"] = file.attrs["config"].replace("device: auto", "device: cuda")
+    again = mpirun(0, "coarse", "run", "--output", "again", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
 
 
 def test_a_damaged_run_is_not_solved_again(cwd, tmp_path):
