@@ -51,7 +51,8 @@ class Decomposition:
     """One more subdomain: the whole image, restricted to coarse_shape. It sees what no window shows."""
 
     coarse_shape: tuple[int, ...] | None = None
-    """Pixels of the coarse image along each dimension; null is the extent of the largest window."""
+    """Pixels of the coarse image along each dimension; null is the extent of the largest window, at most half of the
+    image."""
 
     def __post_init__(self) -> None:
         shown = " ".join(map(str, self.grid))

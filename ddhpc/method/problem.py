@@ -12,9 +12,9 @@ from ddhpc import models
 from ddhpc.config import Config
 from ddhpc.data.packed import SPLITS, Packed, find, open_packed
 from ddhpc.errors import InputError
+from ddhpc.method.coarse_images import CoarseImages
 from ddhpc.method.cross_fitting import Fit, fits, folds
 from ddhpc.method.decomposition import Window, count_pixels, extent, grow, rotation_margins, whole, windows
-from ddhpc.method.restriction import CoarseImages
 
 if TYPE_CHECKING:
     from torch import nn
@@ -194,8 +194,10 @@ def _features(problem: Problem, cnns: Mapping[int, nn.Module]) -> int:
 
 
 def coarse_shape(config: Config, image_shape: tuple[int, ...], subdomains: list[Window]) -> tuple[int, ...]:
-    """Pixels of the coarse image: as asked for, or the extent of the largest window."""
-    shape = config.decomposition.coarse_shape or tuple(map(max, zip(*map(extent, subdomains), strict=True)))
+    """Pixels of the coarse image: as asked for, or the extent of the largest window, at most half of the image."""
+    largest = map(max, zip(*map(extent, subdomains), strict=True))
+    halved = (-(-size // 2) for size in image_shape)
+    shape = config.decomposition.coarse_shape or tuple(map(min, largest, halved))
     if any(pixels > size for pixels, size in zip(shape, image_shape, strict=True)):
         raise InputError(
             f"--decomposition.coarse_shape {' '.join(map(str, shape))}: expected no more pixels than the images of "

@@ -20,8 +20,8 @@ from torch import Tensor
 from ddhpc.data.hdf5 import reason
 from ddhpc.data.packed import Packed
 from ddhpc.errors import InputError
+from ddhpc.method.coarse_images import CoarseImages
 from ddhpc.method.decomposition import Window, extent
-from ddhpc.method.restriction import CoarseImages
 
 AHEAD = 3
 """Batches that are read while the device computes."""

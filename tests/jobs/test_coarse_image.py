@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from ddhpc.data.packed import open_packed, write_packed
+from ddhpc.data.packed.pyramid import restrict
 from ddhpc.data.packed.writer import Contents, Split
 from ddhpc.method.decomposition import whole
-from ddhpc.method.restriction import restrict
 from ddhpc.results import verify
 from tests.jobs.starting import decisions, mpirun, ranks_of, same_bits, start, wait_for_checkpoint
 
@@ -56,11 +56,11 @@ def test_its_decisions_are_those_of_a_global_cnn_on_restricted_images(small, tmp
             split: Split(
                 labels=packed.labels[split],
                 ids=packed.ids(split),
-                images=restrict(packed.read(split, whole(packed.image_shape)), (10, 9)),
+                images=restrict(packed.read(split, whole(packed.image_shape)), (8, 7)),
             )
             for split in packed.splits
         },
-        image_shape=(10, 9),
+        image_shape=(8, 7),
         channels=1,
         dtype="float32",
         source="restricted",
@@ -77,7 +77,7 @@ def test_its_decisions_are_those_of_a_global_cnn_on_restricted_images(small, tmp
         assert file["local/parameters"][-1] == other["local/parameters"][0]
         assert file["local/test/accuracy"][-1] == pytest.approx(other["local/test/accuracy"][0], abs=0.15)
         assert file.attrs["format_version"] == 2
-        assert file["decomposition"].attrs["coarse_shape"].tolist() == [10, 9]
+        assert file["decomposition"].attrs["coarse_shape"].tolist() == [8, 7]
         assert file["decomposition/upper"][-1].tolist() == [16, 14]
         assert file["local/test/decision"].shape == (5, 33, 3)
 
@@ -115,6 +115,6 @@ def test_what_inspect_and_report_say_of_it(whole_run, small):
     reported = mpirun(0, "report", whole_run, "--output", "page", cwd=whole_run.parent)
     assert reported.returncode == 0, reported.stderr
     page = (whole_run.parent / "page/index.html").read_text()
-    assert "Subdomain 4 is the coarse image: the whole image, restricted to 10x9." in page
+    assert "Subdomain 4 is the coarse image: the whole image, restricted to 8x7." in page
     assert f"The coarse image alone has {alone:.1f} %." in page
     assert "coarse image +" in page or "coarse image -" in page

@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from ddhpc.data.packed import Packed
+from ddhpc.data.packed.pyramid import level, levels, restrict
 from ddhpc.method.decomposition import Window, whole
-
-
-def restriction(size: int, parts: int) -> np.ndarray:
-    """Weights [parts, size] that average `size` pixels over `parts` equal intervals, one row an interval.
-
-    A pixel that two intervals share counts in each with the share that lies there.
-
-    Example:
-        >>> (3 * restriction(3, 2)).round(3).tolist()
-        [[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]]
-    """
-    edges = np.arange(parts + 1) * size / parts
-    pixels = np.arange(size)
-    shared = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    return np.asarray(np.clip(shared, 0, None) * (parts / size))
-
-
-def restrict(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Means of images [S, C, *spatial] over `shape` equal boxes: [S, C, *shape] float32, computed in float64."""
-    for axis, parts in enumerate(shape, 2):
-        weights = restriction(pixels.shape[axis], parts)
-        pixels = np.moveaxis(np.tensordot(pixels, weights, axes=(axis, 1)), -1, axis)
-    return np.ascontiguousarray(pixels, np.float32)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CoarseImages:
-    """The images of a packed file, restricted; they are read as those of `Packed` are, block by block."""
+    """The images of a packed file, restricted; they are read as those of `Packed` are, block by block.
+
+    They are made of the coarsest level of the pyramid that has no fewer pixels along any axis, or of whole images where
+    none has.
+    """
 
     packed: Packed
     image_shape: tuple[int, ...]
@@ -71,4 +53,7 @@ class CoarseImages:
     def read(self, split: str, window: Window, images: slice = slice(None)) -> np.ndarray:
         """Windows [S, C, *window] float32 of all or some images of a split; see `Packed.read`."""
         pixels = self.packed.read(split, whole(self.packed.image_shape), images)
+        fit = [size for size in levels(self.packed.image_shape) if all(map(int.__ge__, size, self.image_shape))]
+        if fit:
+            pixels = level(pixels, fit[-1])
         return restrict(pixels, self.image_shape)[(slice(None), slice(None), *window)]

@@ -1,39 +1,16 @@
-"""The coarse image is the mean over boxes, whatever the boxes' edges cut."""
+"""The coarse image is read from the pyramid, and is a subdomain like the others."""
 
 import numpy as np
 import pytest
 
 from ddhpc.config import Config, Data, Decomposition, Model
 from ddhpc.data.packed import open_packed
+from ddhpc.data.packed.pyramid import level, restrict
 from ddhpc.errors import InputError
+from ddhpc.method.coarse_images import CoarseImages
 from ddhpc.method.decomposition import extent, whole
 from ddhpc.method.problem import open_problem
-from ddhpc.method.restriction import CoarseImages, restrict, restriction
 from ddhpc.models import parameters
-
-
-@pytest.mark.parametrize(("size", "parts"), [(32, 16), (28, 11), (7, 7), (5, 1), (13, 8)])
-def test_each_pixel_counts_in_full_and_each_mean_is_one(size, parts):
-    weights = restriction(size, parts)
-    assert weights.sum(axis=1) == pytest.approx(np.ones(parts))
-    assert weights.sum(axis=0) == pytest.approx(np.full(size, parts / size))
-    fine = (
-        np.repeat(np.eye(size), parts, axis=1).reshape(size, parts, size).mean(axis=2)
-    )  # parts x size small intervals
-    assert weights == pytest.approx(fine.T, abs=1e-12)
-
-
-def test_boxes_of_whole_pixels_are_their_means():
-    images = np.random.default_rng(0).integers(0, 255, (3, 2, 12, 8, 6)).astype(np.uint8)
-    found = restrict(images, (4, 2, 3))
-    expected = images.reshape(3, 2, 4, 3, 2, 4, 3, 2).mean(axis=(3, 5, 7))
-    assert found.dtype == np.float32
-    assert found == pytest.approx(expected, rel=1e-6)
-
-
-def test_the_whole_shape_changes_nothing():
-    images = np.random.default_rng(0).normal(size=(2, 3, 7, 9)).astype(np.float32)
-    assert np.array_equal(restrict(images, (7, 9)), images)
 
 
 def test_windows_of_coarse_images_are_parts_of_them(small):
@@ -41,8 +18,14 @@ def test_windows_of_coarse_images_are_parts_of_them(small):
     coarse = CoarseImages(packed=packed, image_shape=(8, 5))
     everything = coarse.read("val", whole((8, 5)))
     assert everything.shape == (30, 1, 8, 5)
-    assert np.array_equal(everything, restrict(packed.read("val", whole((16, 14))), (8, 5)))
+    assert np.array_equal(everything, restrict(level(packed.read("val", whole((16, 14))), (8, 7)), (8, 5)))
     assert np.array_equal(coarse.read("val", (slice(2, 6), slice(1, 5)), slice(3, 9)), everything[3:9, :, 2:6, 1:5])
+
+
+def test_finer_than_the_pyramid_they_are_made_of_whole_images(small):
+    packed = open_packed(small)
+    found = CoarseImages(packed=packed, image_shape=(8, 9)).read("val", whole((8, 9)))
+    assert np.array_equal(found, restrict(packed.read("val", whole((16, 14))), (8, 9)))
 
 
 @pytest.fixture
@@ -54,14 +37,14 @@ def problem(small):
 
 
 def test_the_coarse_image_is_the_last_subdomain(problem):
-    """Of the extent of the largest window; its CNN has a width of its own, that of the others is as without it."""
+    """Of half the image, which is less than the largest window. Its CNN has its own width, the others keep theirs."""
     assert problem.subdomains == 5
     assert problem.decomposition[4] == whole((16, 14))
-    assert extent(problem.window(4)) == problem.extent(4) == (9, 8)
+    assert extent(problem.window(4)) == problem.extent(4) == (8, 7)
     assert [problem.width_of(n) for n in range(5)] == [4, 4, 4, 4, 6]
     assert problem.images(3) is problem.packed
-    assert problem.images(4).image_shape == (9, 8)
-    assert problem.window_bytes(4) == {"train": 4 * 96 * 72, "val": 4 * 30 * 72, "test": 4 * 33 * 72}
+    assert problem.images(4).image_shape == (8, 7)
+    assert problem.window_bytes(4) == {"train": 4 * 96 * 56, "val": 4 * 30 * 56, "test": 4 * 33 * 56}
     assert parameters(problem.local_cnn(4)) > parameters(problem.local_cnn(0))
 
 
