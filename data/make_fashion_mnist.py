@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ddhpc.data.packed import Contents, Split, write_packed
+from ddhpc.data.sources.image_decoding import ImagePreparation
 
 CLASSES = (
     "T-shirt/top",
@@ -30,6 +31,10 @@ CLASSES = (
 )
 SAMPLES = {"train": ("train", 6000), "val": ("train", 1000), "test": ("t10k", 1500)}
 """By split: the original set it is drawn from and its size."""
+
+
+PREPARATION = ImagePreparation(mode="grey", white=255, size=(28, 28), resize="crop")
+"""What is done to an image file before it is classified as one of these."""
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -73,9 +78,10 @@ def main() -> None:
         Contents(
             classes=CLASSES,
             splits=splits,
-            image_shape=(28, 28),
-            channels=1,
-            dtype="uint8",
+            image_shape=PREPARATION.image_shape,
+            channels=PREPARATION.channels,
+            dtype=PREPARATION.stored_dtype,
+            preparation=PREPARATION.to_json(),
             source="Fashion-MNIST (Zalando SE, 2017, MIT licence): a balanced selection of the original files; "
             "train and val from the original training set, test from the original test set",
         ),

@@ -2,7 +2,7 @@
 
 Layout, format version 1 (S samples of a split, C channels, K classes; split is train, val or test)::
 
-    /                   attrs: format, format_version, created, ddhpc_version, source, complete
+    /                   attrs: format, format_version, created, ddhpc_version, source, preparation, complete
     /classes            [K] UTF-8
     /{split}/image      [S, C, *spatial] uint8, int16, uint16 or float32; attr sha256, of all pixels
     /{split}/label      [S] int64
@@ -10,8 +10,8 @@ Layout, format version 1 (S samples of a split, C channels, K classes; split is 
     /statistics/mean    [C] float64, of the training split in stored units; std likewise
     /skipped            [n] UTF-8, names of the files left out, each with the reason
 
-Strings have fixed length; filters are shuffle, gzip and a checksum (Fletcher32) of each chunk. h5ls, h5dump and every
-HDF5 library read the file.
+`preparation` is JSON text, what `prepare` did to each file; older files lack it. Strings of datasets have fixed length;
+filters are shuffle, gzip and a checksum (Fletcher32) of each chunk. h5ls, h5dump and every HDF5 library read the file.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ class Packed:
     chunk_samples: int
     """Images of the training split that a chunk holds."""
     source: str
+    preparation: str
+    """What `prepare` did to the files, as JSON, which `sources.preparation` reads; "" where the file does not tell."""
     digest: str
     """Hexadecimal SHA-256 over shapes, classes, labels, ids, statistics, the checksums of all pixels, which the writer
     leaves, and some chunks of them, which tell of changes since. Small files without checksums count whole."""
@@ -242,6 +244,7 @@ def describe(file: h5py.File, path: Path) -> Packed:
         chunk_shape=train.chunks[2:],
         chunk_samples=train.chunks[0],
         source=attribute(file, "source", str) or "",
+        preparation=attribute(file, "preparation", str) or "",
         digest=digest.hexdigest(),
         stamps={_stamp(path)},
     )

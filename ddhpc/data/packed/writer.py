@@ -45,6 +45,8 @@ class Contents:
     """Where the images come from, and what was done to them."""
     skipped: Sequence[str] = ()
     """What was left out, and why, a line each."""
+    preparation: str = ""
+    """What made the images of files, as JSON; see `sources.preparation`. Empty where no files can be made so."""
 
 
 def write_packed(path: Path | str, contents: Contents, *, overwrite: bool = False) -> Packed:
@@ -64,6 +66,8 @@ def write_packed(path: Path | str, contents: Contents, *, overwrite: bool = Fals
         file.attrs["created"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
         file.attrs["ddhpc_version"] = __version__
         file.attrs["source"] = utf8(contents.source)
+        if contents.preparation:
+            file.attrs["preparation"] = contents.preparation
         file["classes"] = text(contents.classes)
         file["skipped"] = text(contents.skipped)
         for name in SPLITS:

@@ -20,7 +20,7 @@ import numpy as np
 from ddhpc.data.hdf5 import reason
 from ddhpc.data.packed.writer import Contents, Split, write_packed
 from ddhpc.data.sources.class_folders import scan
-from ddhpc.data.sources.image_decoding import endings
+from ddhpc.data.sources.image_decoding import ImagePreparation, endings
 from ddhpc.data.sources.image_folders import ImageOptions, Listed, pack_images
 from ddhpc.data.sources.source import Packing, Prepared, option
 from ddhpc.data.sources.splits import Divided, contradictions, counted, divide, drawn_notes, drop_copies
@@ -30,6 +30,8 @@ from ddhpc.wording import plural
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 """In the official order, which is that of the names."""
 SIZE = (32, 32)
+PREPARATION = ImagePreparation(mode="colour", white=255, size=SIZE, resize="crop")
+"""Of the batches, which are no files: what makes a photograph one of them."""
 BATCHES = "cifar-10-batches-py"
 """Name of the directory of the batches."""
 
@@ -130,6 +132,7 @@ def _pack_batches(root: Path, options: Cifar10Options, packing: Packing) -> Prep
             image_shape=SIZE,
             channels=3,
             dtype="uint8",
+            preparation=PREPARATION.to_json(),
             source=f"CIFAR-10 of {BATCHES}: {'; '.join(notes)}",
             skipped=[f"{name}: {reason}" for name, reason in skipped.items()],
         ),

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-from PIL import UnidentifiedImageError
 
 from ddhpc.data.packed.writer import Contents
 from ddhpc.data.sources.class_folders import File, Folder, check_levels, scan
@@ -24,14 +23,15 @@ from ddhpc.data.sources.decode_cache import DecodeCache, Findings, open_cache
 from ddhpc.data.sources.image_decoding import (
     DEEP,
     ImageFacts,
+    ImagePreparation,
     Resize,
-    Target,
     common_mode,
-    decoded,
     endings,
     examine,
     white,
+    why_unreadable,
 )
+from ddhpc.data.sources.preparation import UnusableFile
 from ddhpc.data.sources.source import (
     OnProgress,
     Packing,
@@ -126,9 +126,9 @@ def pack_images(source: Listed, options: ImageOptions, packing: Packing) -> Prep
 
     def load(file: File) -> tuple[Findings, np.ndarray]:
         try:
-            image = decoded(file.path, target)
-        except OSError as error:
-            raise InputError(f"{file.path}: could be read before, but not any more: {error}") from error
+            image = target.apply(file.path)
+        except UnusableFile as error:
+            raise InputError(f"{file.path}: could be read before, but not any more: {error.reason}") from error
         return {"checksum": sha256(image.tobytes()).hexdigest()}, image
 
     records = store.each("pixels", files, load, lambda done: progress(examined + done, examined + 2 * read))
@@ -165,9 +165,10 @@ def pack_images(source: Listed, options: ImageOptions, packing: Packing) -> Prep
     contents = Contents(
         classes=listed.classes,
         splits=as_splits(divided, np.array([file.label for file in files], np.int64), ids, written),
-        image_shape=options.size,
-        channels=3 if target.mode == "colour" else 1,
-        dtype="uint16" if target.mode == "16-bit grey" else "uint8",
+        image_shape=target.image_shape,
+        channels=target.channels,
+        dtype=target.stored_dtype,
+        preparation=target.to_json(),
         source=f"{source.kind} of {folder.absolute().name}: {'; '.join(notes)}",
         skipped=[f"{path}: {reason}" for path, reason in skipped.items()],
     )
@@ -175,11 +176,11 @@ def pack_images(source: Listed, options: ImageOptions, packing: Packing) -> Prep
     return store.finish(lambda: write_prepared(packing, contents, notes, skipped))
 
 
-def _target(facts: Collection[ImageFacts], options: ImageOptions) -> Target:
+def _target(facts: Collection[ImageFacts], options: ImageOptions) -> ImagePreparation:
     """What all images become: the least that holds them all."""
     deepest = max((fact.largest for fact in facts), default=0)
     mode = common_mode({fact.mode for fact in facts})
-    return Target(mode=mode, white=white(deepest), size=options.size, resize=options.resize)
+    return ImagePreparation(mode=mode, white=white(deepest), size=options.size, resize=options.resize)
 
 
 def _divide(
@@ -224,14 +225,11 @@ def _examine(
 def _try(path: Path) -> ImageFacts | str:
     try:
         return examine(path)
-    except UnidentifiedImageError:
-        return "not an image"
-    except Exception as error:  # on damaged files decoders raise anything: SyntaxError, struct.error, ...
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return " ".join(reason.split()) or type(error).__name__
+    except Exception as error:
+        return why_unreadable(error)
 
 
-def _conversions(facts: Sequence[ImageFacts], target: Target) -> list[str]:
+def _conversions(facts: Sequence[ImageFacts], target: ImagePreparation) -> list[str]:
     modes = Counter(fact.mode for fact in facts)
     largest = {mode: max(fact.largest for fact in facts if fact.mode == mode) for mode in modes}
     named = ", ".join(

@@ -1,4 +1,4 @@
-"""One volume prepared: read, judged, resampled; and the type in which prepared volumes are stored.
+"""One volume prepared: read, judged, resampled; the type in which prepared volumes are stored; and all of it as data.
 
 Volumes are stored as uint8, int16 or uint16, the first that fits, where they hold whole numbers once they are prepared,
 or where rounding costs each of them less than 8 bits would: whole numbers as read, or a window of at least 255 units,
@@ -13,14 +13,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from ddhpc.data.sources.dicom import read_series
-from ddhpc.data.sources.nifti import read_nifti
+from ddhpc.data.sources.nifti import NO_ORIENTATION, read_nifti
+from ddhpc.data.sources.preparation import Kind, Preparation, UnusableFile, because
 from ddhpc.data.sources.resampling import IntensityRange, Shape, Spacing, Volume, resampled, share_cut_off
 from ddhpc.errors import InputError
 
+Stored = Literal["uint8", "int16", "uint16", "float32"]
+"""Types in which volumes are stored."""
+INTEGERS: tuple[Stored, ...] = ("uint8", "int16", "uint16")
 ROUNDED_RANGE = 255
 """Units between the lowest and the highest voxel from which on rounding to whole numbers costs less than 8 bits do."""
 
@@ -71,13 +76,23 @@ class VolumeFacts:
 def prepare_volume(path: Path, geometry: Geometry) -> tuple[VolumeFacts, np.ndarray] | str:
     """Read and resample one volume: what it is and its voxels [x, y, z] float32, or why it cannot be used."""
     try:
-        volume = read_series(path) if path.is_dir() else read_nifti(path)
-        _check_readable(volume, geometry.window)
-        voxels = resampled(volume, shape=geometry.shape, spacing=geometry.spacing, window=geometry.window)
+        volume, voxels = _read(path, geometry)
         return _facts(volume, voxels, geometry), voxels
     except Exception as error:  # on damaged files the libraries raise anything: zlib.error, struct.error, ...
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return " ".join(reason.split()) or type(error).__name__
+        return because(error)
+
+
+def _read(path: Path, geometry: Geometry) -> tuple[Volume, np.ndarray]:
+    """A volume as read, and its voxels [x, y, z] float32 as prepared; raises where it cannot be used."""
+    volume = read_series(path) if path.is_dir() else read_nifti(path)
+    _check_readable(volume, geometry.window)
+    voxels = resampled(volume, shape=geometry.shape, spacing=geometry.spacing, window=geometry.window)
+    low, high = float(voxels.min()), float(voxels.max())
+    if low == high:
+        cut_off = share_cut_off(volume, shape=geometry.shape, spacing=geometry.spacing)
+        cut = f", {cut_off:.0%} of it does not fit into {by(voxels.shape)} voxels" if cut_off else ""
+        raise ValueError(f"constant once it is prepared, every voxel is {low:g}{cut}")
+    return volume, voxels
 
 
 def _check_readable(volume: Volume, window: IntensityRange | None) -> None:
@@ -90,15 +105,10 @@ def _check_readable(volume: Volume, window: IntensityRange | None) -> None:
     if low == high:
         raise ValueError(f"constant, every voxel is {low:g}")
     if window is not None and (high <= window[0] or low >= window[1]):
-        raise ValueError(f"constant inside the window, voxels are {low:g} to {high:g}")
+        raise ValueError(f"constant between {window[0]:g} and {window[1]:g}, voxels are {low:g} to {high:g}")
 
 
 def _facts(volume: Volume, voxels: np.ndarray, geometry: Geometry) -> VolumeFacts:
-    low, high = float(voxels.min()), float(voxels.max())
-    cut_off = share_cut_off(volume, shape=geometry.shape, spacing=geometry.spacing)
-    if low == high:
-        cut = f", --shape cuts {cut_off:.0%} of it off" if cut_off else ""
-        raise ValueError(f"constant once it is prepared, every voxel is {low:g}{cut}")
     return VolumeFacts(
         shape=volume.shape,
         spacing=volume.spacing,
@@ -106,10 +116,10 @@ def _facts(volume: Volume, voxels: np.ndarray, geometry: Geometry) -> VolumeFact
         patient=volume.patient,
         remarks=volume.remarks,
         read_whole=_whole(volume.voxels),
-        low=low,
-        high=high,
+        low=float(voxels.min()),
+        high=float(voxels.max()),
         whole=_whole(voxels),
-        cut_off=cut_off,
+        cut_off=share_cut_off(volume, shape=geometry.shape, spacing=geometry.spacing),
         checksum=_checksum(volume.voxels),
     )
 
@@ -126,39 +136,143 @@ def _checksum(voxels: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def stored_as(facts: Sequence[VolumeFacts], window: IntensityRange | None) -> str:
+def stored_as(facts: Sequence[VolumeFacts], window: IntensityRange | None) -> Stored:
     """Name of the type in which prepared volumes are stored."""
     wide = window is not None and window[1] - window[0] >= ROUNDED_RANGE
     exact = all(fact.whole for fact in facts)
     fine = all((wide or fact.read_whole) and fact.high - fact.low >= ROUNDED_RANGE for fact in facts)
     if exact or fine:
         low, high = min(fact.low for fact in facts), max(fact.high for fact in facts)
-        for name in ("uint8", "int16", "uint16"):
-            if np.iinfo(name).min <= low and high <= np.iinfo(name).max:
+        for name in INTEGERS:
+            if _holds(name, low, high):
                 return name
     return "float32"
 
 
-def as_stored(voxels: np.ndarray, dtype: str) -> np.ndarray:
-    """Prepared voxels [x, y, z] as they are packed, [1, x, y, z]."""
-    return (voxels if dtype == "float32" else voxels.round().astype(dtype))[None]
+def _holds(dtype: str, low: float, high: float) -> bool:
+    """Whether an integer type holds all numbers of a range."""
+    return bool(np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max)
 
 
-def conversions(facts: Sequence[VolumeFacts], dtype: str, packed: Shape, geometry: Geometry) -> list[str]:
+@dataclass(frozen=True, kw_only=True)
+class VolumePreparation(Preparation):
+    """What all volumes of a set become."""
+
+    kind: ClassVar[Kind] = "volumes"
+    shape: Shape
+    """Of a packed volume."""
+    resize: Literal["none", "stretch", "centre"]
+    """How a volume comes to the shape: it must have it, at the spacing; it is stretched; it is cut or filled."""
+    spacing: Spacing | None
+    """Millimetres between voxels to which volumes are resampled first; None: they keep theirs."""
+    intensity_range: IntensityRange | None
+    """Range to which voxels are clipped before all else, Hounsfield units for CT."""
+    axes: Literal["RAS"] = "RAS"
+    """Directions in which x, y, z increase: right, anterior, superior."""
+    orientation: Literal["of the file", "taken as LAS"]
+    """Where that of a file comes from; DICOM series always tell it, NIfTI files may not."""
+    dtype: Stored
+    """In which voxels are stored; for integers they are rounded."""
+
+    def __post_init__(self) -> None:
+        least = 1 if self.resize == "none" else 2
+        if min(self.shape) < least:
+            raise ValueError(f"has shape {list(self.shape)}; expected at least {least} along each axis")
+        if self.resize != "none" and (self.resize == "centre") == (self.spacing is None):
+            raise ValueError(f"has resize {self.resize} and spacing {self.spacing}; expected centre with spacings only")
+        if self.spacing and not min(self.spacing) > 0:
+            raise ValueError(f"has spacing {list(self.spacing)}; expected millimetres above 0")
+        if self.intensity_range and not self.intensity_range[0] < self.intensity_range[1]:
+            raise ValueError(f"has intensity_range {list(self.intensity_range)}; expected a lower and a higher number")
+
+    @classmethod
+    def of_set(cls, geometry: Geometry, shape: Shape, facts: Sequence[VolumeFacts]) -> VolumePreparation:
+        """What these volumes of one set become, with their common shape."""
+        by_spacing: Literal["stretch", "centre"] = "centre" if geometry.spacing else "stretch"
+        assumed = all(NO_ORIENTATION in fact.remarks for fact in facts)
+        return cls(
+            shape=shape,
+            resize=by_spacing if geometry.shape else "none",
+            spacing=geometry.spacing,
+            intensity_range=geometry.window,
+            orientation="taken as LAS" if assumed else "of the file",
+            dtype=stored_as(facts, geometry.window),
+        )
+
+    @property
+    def channels(self) -> int:
+        """See `Preparation`."""
+        return 1
+
+    @property
+    def image_shape(self) -> Shape:
+        """See `Preparation`."""
+        return self.shape
+
+    @property
+    def stored_dtype(self) -> np.dtype:
+        """See `Preparation`."""
+        return np.dtype(self.dtype)
+
+    def apply(self, path: Path) -> np.ndarray:
+        """See `Preparation`.
+
+        Refused are volumes of another shape where none is resized to it, volumes that tell their orientation where the
+        set does not, and the other way round, and voxels that the integer type does not hold or that rounding would
+        cost more than 8 bits would.
+        """
+        fixed = None if self.resize == "none" else self.shape
+        geometry = Geometry(shape=fixed, spacing=self.spacing, window=self.intensity_range)
+        try:
+            volume, voxels = _read(path, geometry)
+            self._check_fits(volume, voxels)
+            return self.stored(voxels)
+        except Exception as error:
+            raise UnusableFile(path, because(error)) from error
+
+    def stored(self, voxels: np.ndarray) -> np.ndarray:
+        """Prepared voxels float32 [x, y, z] as they are packed, [1, x, y, z]."""
+        return (voxels if self.dtype == "float32" else voxels.round().astype(self.dtype))[None]
+
+    def _check_fits(self, volume: Volume, voxels: np.ndarray) -> None:
+        """ValueError unless the set stays what it is with this volume in it."""
+        if voxels.shape != self.shape:
+            at = f" at {by(self.spacing)} mm" if self.spacing else ""
+            raise ValueError(f"{by(voxels.shape)} voxels{at}, expected {by(self.shape)} as the volumes of the set have")
+        if (NO_ORIENTATION in volume.remarks) != (self.orientation == "taken as LAS"):
+            tells = ("tells no", "do") if NO_ORIENTATION in volume.remarks else ("tells its", "do not")
+            raise ValueError(f"{tells[0]} orientation, the volumes of the set {tells[1]}: it may be mirrored to them")
+        low, high = float(voxels.min()), float(voxels.max())
+        if not math.isfinite(high - low):
+            raise ValueError("voxels beyond the range of float32")
+        if self.dtype == "float32":
+            return
+        if not _holds(self.dtype, low, high):
+            raise ValueError(f"voxels from {low:g} to {high:g}, which {self.dtype}, the type of the set, does not hold")
+        if high - low < ROUNDED_RANGE and not _whole(voxels):
+            raise ValueError(
+                f"fractions between {low:g} and {high:g}, which would be lost in {self.dtype}, the type of the set; "
+                f"expected whole numbers, or at least {ROUNDED_RANGE} units from the lowest to the highest"
+            )
+
+
+def conversions(facts: Sequence[VolumeFacts], preparation: VolumePreparation) -> list[str]:
     """What was done to the volumes, for a person."""
+    packed, spacing, kept = preparation.shape, preparation.spacing, preparation.intensity_range
     axes = Counter(fact.axes for fact in facts)
     shapes = sorted({fact.shape for fact in facts}, key=lambda shape: (math.prod(shape), shape))
     sizes = [size for fact in facts for size in fact.spacing]
     one, many = by(shapes[0]), f"{len(shapes)} shapes between {by(shapes[0])} and {by(shapes[-1])}"
     notes = [
-        f"stored as {dtype}, {by(packed)} voxels left to right, posterior to anterior, inferior to superior",
+        f"stored as {preparation.dtype}, {by(packed)} voxels "
+        "left to right, posterior to anterior, inferior to superior",
         f"read in {many if len(shapes) > 1 else one}, spacings between {min(sizes):g} and {max(sizes):g} mm, "
         f"axes {', '.join(f'{name} {n}' for name, n in axes.most_common())}",
     ]
-    if geometry.window:
-        notes.append(f"clipped to {geometry.window[0]:g} to {geometry.window[1]:g}")
-    if geometry.spacing:
-        notes.append(f"resampled to {by(geometry.spacing)} mm, centred")
+    if kept:
+        notes.append(f"clipped to {kept[0]:g} to {kept[1]:g}")
+    if spacing:
+        notes.append(f"resampled to {by(spacing)} mm, centred")
     elif set(shapes) != {packed}:
         notes.append(f"stretched to {by(packed)} voxels")
     cut = [fact.cut_off for fact in facts if fact.cut_off > 0]

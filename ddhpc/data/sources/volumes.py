@@ -37,7 +37,7 @@ from ddhpc.data.sources.splits import (
     patients_note,
     patients_of,
 )
-from ddhpc.data.sources.volume import Geometry, VolumeFacts, as_stored, by, conversions, prepare_volume, stored_as
+from ddhpc.data.sources.volume import Geometry, VolumeFacts, VolumePreparation, by, conversions, prepare_volume
 from ddhpc.data.sources.volume_listing import Listing, Sample, grouped, list_volumes
 from ddhpc.errors import InputError
 
@@ -89,27 +89,28 @@ def prepare_volumes(source: Path, options: VolumeOptions, packing: Packing) -> P
         check_patients(divided, ids, [sample.patient for sample in samples])
 
     shape = options.shape or _common_shape(source, dict(zip(ids, facts, strict=True)), options.spacing)
-    dtype = stored_as(facts, options.window)
+    preparation = VolumePreparation.of_set(geometry, shape, facts)
     left_out = {
         "not a volume": listing.skipped,
         "unusable": usable.bad,
         "same content under two labels": usable.twofold,
         "copy of a volume of an earlier split": copies,
     }
-    notes = conversions(facts, dtype, shape, geometry)
+    notes = conversions(facts, preparation)
     notes += [f"class {name} is in no group: {n} volumes" for name, n in sorted(listing.ungrouped.items())]
     notes += drawn_notes(missing, options.seed)
     notes.append(patients_note(divided, [sample.patient for sample in samples], "volume"))
     notes += [f"{len(names):,} left out: {reason}" for reason, names in left_out.items() if names]
     skipped = dict(sorted((name, reason) for names in left_out.values() for name, reason in names.items()))
     count, order = len(listing.samples), [records[ids[i]] for members in divided.values() for i in members]
-    stored = (as_stored(record.pixels(), dtype) for record in order)
+    stored = (preparation.stored(record.pixels()) for record in order)
     contents = Contents(
         classes=listing.classes,
         splits=as_splits(divided, labels, ids, counted(stored, packing.progress, count, count + len(order))),
-        image_shape=shape,
-        channels=1,
-        dtype=dtype,
+        image_shape=preparation.image_shape,
+        channels=preparation.channels,
+        dtype=preparation.stored_dtype,
+        preparation=preparation.to_json(),
         source=f"volumes of {source.absolute().name}: {'; '.join(notes)}",
         skipped=[f"{path}: {reason}" for path, reason in skipped.items()],
     )

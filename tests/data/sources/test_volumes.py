@@ -356,7 +356,7 @@ def test_bad_volumes_are_left_out_or_stop(folder, caplog, kind, ending, reason):
 def test_constant_inside_the_window(folder):
     save(folder / "CT-0/air.nii", noise(5).clip(-950, -900))
     assert prepare(folder, window=(0, 400)).skipped == {
-        "CT-0/air.nii": "constant inside the window, voxels are -950 to -900"
+        "CT-0/air.nii": "constant between 0 and 400, voxels are -950 to -900"
     }
 
 
@@ -567,7 +567,7 @@ def test_an_object_that_a_crop_removes_is_named(folder):
     prepared = prepare(folder, spacing=(1, 1, 1), shape=(10, 20, 20))
     assert (
         prepared.skipped["CT-1/lost.nii"]
-        == "constant once it is prepared, every voxel is 0, --shape cuts 50% of it off"
+        == "constant once it is prepared, every voxel is 0, 50% of it does not fit into 10x20x20 voxels"
     )
     assert "cut off by --shape: up to 50% of 12 of 12 volumes" in prepared.notes
     for voxels in whole(prepared).values():
