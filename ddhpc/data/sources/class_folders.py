@@ -17,6 +17,8 @@ SPLIT_NAMES = {
     "test": ("test", "testing"),
 }
 """Names of directories, in any case, that hold the class directories of a split."""
+HIDDEN, OTHER_NAME = "hidden", "other kind of file by its name"
+READ_ALREADY = "link to a directory that is read already"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,22 +43,25 @@ class Folder:
     """Relative path and reason."""
 
 
-def scan(folder: Path, endings: tuple[str, ...]) -> Folder:
+def scan(folder: Path, endings: tuple[str, ...], *, training: bool = True) -> Folder:
     """Lists all files below the folder whose names have one of the endings (lower case, with the dot).
 
     Links are followed, but no directory is read twice. Hidden files, other endings and files in no class are
-    named in `skipped`. Raises InputError, naming the folder, where there are less than two classes.
+    named in `skipped`. Raises InputError, naming the folder, where it has less than two classes, or `val` or `test`
+    without `train`; what is not for training may have one class and any split.
     """
-    splits = _splits(folder)
+    splits, fewest = _splits(folder), 2 if training else 1
+    if training and splits and "train" not in splits.values():
+        raise InputError(f"{folder}: has {next(iter(splits))}/ but no train/ with a directory for each class")
     parents = [folder / name for name in splits] or [folder]
     classes = sorted({name for parent in parents for name in _directories(parent)})
-    if len(classes) < 2:
+    if len(classes) < fewest:
         raise InputError(
             f"{folder}: holds {len(classes)} class directories; "
-            f"expected at least two, as <class>/* or train|val|test/<class>/*"
+            f"expected at least {'two' if training else 'one'}, as <class>/* or train|val|test/<class>/*"
         )
     files, skipped = [], {}
-    for path, reason in _walk(folder, endings, set()):
+    for path, reason in walk(folder, endings):
         parts = path.relative_to(folder).parts
         name = utf8("/".join(parts))
         if not reason and splits and parts[0] not in splits:
@@ -74,7 +79,7 @@ def scan(folder: Path, endings: tuple[str, ...]) -> Folder:
 def _splits(folder: Path) -> dict[str, str]:
     """The split that each directory with directories in it stands for by its name; none where classes lie on top.
 
-    Raises InputError, naming the folder, where there is none for training, or two for the same split.
+    Raises InputError, naming the folder, where there are two for the same split.
     """
     split_of = {name: split for split in SPLITS for name in SPLIT_NAMES[split]}
     found: dict[str, str] = {}
@@ -85,8 +90,6 @@ def _splits(folder: Path) -> dict[str, str]:
             if other:
                 raise InputError(f"{folder}: has {other}/ and {name}/, both for {split}; expected one of them")
             found[name] = split
-    if found and "train" not in found.values():
-        raise InputError(f"{folder}: has {next(iter(found))}/ but no train/ with a directory for each class")
     return dict(sorted(found.items(), key=lambda item: SPLITS.index(item[1])))
 
 
@@ -115,11 +118,19 @@ def _directories(folder: Path) -> list[str]:
     return [name for name in names if not name.startswith(".") and os.path.isdir(folder / name)]
 
 
+def walk(folder: Path, endings: tuple[str, ...]) -> Iterator[tuple[Path, str]]:
+    """Yields every file below the folder, sorted, with the reason to leave it out, empty for a wanted one.
+
+    Also yields directories that are not read, with the reason; see `scan`.
+    """
+    return _walk(folder, endings, set())
+
+
 def _walk(directory: Path, endings: tuple[str, ...], visited: set[str]) -> Iterator[tuple[Path, str]]:
     """Yields every file below the directory with the reason to leave it out, empty for a wanted one."""
     real = os.path.realpath(directory)
     if real in visited:
-        yield directory, "link to a directory that is read already"
+        yield directory, READ_ALREADY
         return
     visited.add(real)
     try:
@@ -130,11 +141,11 @@ def _walk(directory: Path, endings: tuple[str, ...], visited: set[str]) -> Itera
     for name in names:
         path = directory / name
         if name.startswith("."):
-            yield path, "hidden"
+            yield path, HIDDEN
         elif os.path.isdir(path):
             yield from _walk(path, endings, visited)
         elif not name.lower().endswith(endings):
-            yield path, "other kind of file by its name"
+            yield path, OTHER_NAME
         elif not os.path.isfile(path):
             yield path, "broken link or special file"
         else:

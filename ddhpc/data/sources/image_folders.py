@@ -18,7 +18,7 @@ from typing import get_args
 import numpy as np
 
 from ddhpc.data.packed.writer import Contents
-from ddhpc.data.sources.class_folders import File, Folder, check_levels, scan
+from ddhpc.data.sources.class_folders import HIDDEN, OTHER_NAME, File, Folder, check_levels, scan
 from ddhpc.data.sources.decode_cache import DecodeCache, Findings, open_cache
 from ddhpc.data.sources.image_decoding import (
     DEEP,
@@ -56,7 +56,7 @@ from ddhpc.data.sources.splits import (
 from ddhpc.errors import InputError
 from ddhpc.wording import plural
 
-NO_IMAGES = ("hidden", "other kind of file by its name")
+NO_IMAGES = (HIDDEN, OTHER_NAME)
 """Reasons of `scan` for files that were never meant to be packed."""
 
 

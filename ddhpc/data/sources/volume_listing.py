@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,14 +11,11 @@ from pathlib import Path
 from ddhpc.data.packed import SPLITS
 from ddhpc.data.sources import nifti
 from ddhpc.data.sources.class_folders import check_levels, scan
+from ddhpc.data.sources.csv_table import rows
 from ddhpc.data.sources.dicom import is_dicom
 from ddhpc.errors import InputError
 
 OTHER = "neither NIfTI nor DICOM"
-COLUMNS = ("path", "label")
-OPTIONAL = ("patient", "split")
-SEPARATORS = ",;\t"
-"""Of tables; spreadsheets of many countries write semicolons."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,27 +91,26 @@ def _folder(source: Path) -> Listing:
     skipped: dict[str, str] = {}
     bad: dict[str, str] = {}
     for name, reason in scanned.skipped.items():
-        other = reason == "hidden" or (os.path.isfile(source / name) and _kind(source / name) == OTHER)
+        other = reason == "hidden" or (os.path.isfile(source / name) and volume_of(source / name) == OTHER)
         (skipped if other else bad)[name] = reason
     for file in scanned.files:
-        kind = _kind(file.path)
-        if kind == OTHER:
-            skipped[file.id] = kind
-        elif kind:
-            bad[file.id] = kind
+        path = volume_of(file.path)
+        if isinstance(path, str):
+            (skipped if path == OTHER else bad)[file.id] = path
         else:
-            whole = file.path.name.lower().endswith(nifti.ENDINGS)
-            path, name = (file.path, file.id) if whole else (file.path.parent, file.id.rpartition("/")[0])
+            name = file.id if path == file.path else file.id.rpartition("/")[0]
             samples[name] = Sample(path=path, id=name, label=scanned.classes[file.label], split=file.split)
     if samples and not any(sample.split or os.path.isdir(sample.path) for sample in samples.values()):
         check_levels(source, samples, scanned.classes)
     return Listing(classes=scanned.classes, samples=tuple(samples.values()), skipped=skipped, bad=bad)
 
 
-def _kind(path: Path) -> str:
-    """Why a file is no part of a volume; empty where it is."""
+def volume_of(path: Path) -> Path | str:
+    """The volume that a file is, or is a slice of: its own path or its directory; a text tells why it is neither."""
     try:
-        return "" if path.name.lower().endswith(nifti.ENDINGS) or is_dicom(path) else OTHER
+        if path.name.lower().endswith(nifti.ENDINGS):
+            return path
+        return path.parent if is_dicom(path) else OTHER
     except OSError as error:
         return error.strerror or "cannot be read"
 
@@ -124,7 +119,7 @@ def _table(source: Path) -> Listing:
     samples: dict[str, Sample] = {}
     bad: dict[str, str] = {}
     labels = set()
-    for line, row in _rows(source):
+    for line, row in rows(source):
         name, label, split = row["path"], row["label"], row.get("split", "")
         if label:
             labels.add(label)
@@ -146,21 +141,3 @@ def _table(source: Path) -> Listing:
     if len(labels) < 2:
         raise InputError(f"{source}: has {len(labels)} labels; expected at least two")
     return Listing(classes=tuple(sorted(labels)), samples=tuple(samples.values()), skipped={}, bad=bad)
-
-
-def _rows(source: Path) -> list[tuple[int, dict[str, str]]]:
-    """Line number and stripped cells by column."""
-    try:
-        with open(source, encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
-            file.seek(0)
-            table = csv.DictReader(file, restval="", delimiter=max(SEPARATORS, key=header.count))
-            columns = tuple(name.strip() for name in table.fieldnames or ())
-            table.fieldnames = columns
-            rows = [(table.line_num, row) for row in table]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{source}: cannot be read: {error}; expected a CSV table in UTF-8") from error
-    if not set(COLUMNS) <= set(columns):
-        found = ",".join(columns)
-        raise InputError(f"{source}: has columns {found!r}; expected path,label and, as you like, {','.join(OPTIONAL)}")
-    return [(line, {name: row[name].strip() for name in columns}) for line, row in rows]

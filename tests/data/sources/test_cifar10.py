@@ -111,6 +111,7 @@ def test_both_sources_give_the_same(tree, batches, tmp_path):
     assert from_batches.packed.image_shape == (32, 32)
     assert from_batches.packed.channels == 3
     assert from_batches.packed.dtype == np.uint8
+    assert from_batches.packed.preparation == from_tree.packed.preparation != ""
     assert "val: 10% of each class in train, seed 0" in from_batches.notes
     assert "val: 10% of each class in train, seed 0" in from_tree.notes
 
