@@ -26,10 +26,20 @@ def restriction(size: int, parts: int) -> np.ndarray:
 
 
 def restrict(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Means of images [S, C, *spatial] over `shape` equal boxes: [S, C, *shape] float32, computed in float64."""
+    """Means of images [S, C, *spatial] over `shape` equal boxes: [S, C, *shape] float32, computed in float64.
+
+    Sums are made pixel by pixel in a fixed order, not as matrix products, whose last bits depend on the processor: what
+    one machine stores is what another one computes.
+    """
     for axis, parts in enumerate(shape, 2):
         weights = restriction(pixels.shape[axis], parts)
-        pixels = np.moveaxis(np.tensordot(pixels, weights, axes=(axis, 1)), -1, axis)
+        first = (weights > 0).argmax(axis=1)
+        means = np.zeros((*pixels.shape[:axis], parts, *pixels.shape[axis + 1 :]))
+        for place in range(int((weights > 0).sum(axis=1).max())):
+            found = np.minimum(first + place, pixels.shape[axis] - 1)
+            share = np.where(first + place == found, weights[np.arange(parts), found], 0)
+            means += pixels.take(found, axis) * share.reshape(-1, *[1] * (pixels.ndim - axis - 1))
+        pixels = means
     return np.ascontiguousarray(pixels, np.float32)
 
 

@@ -38,3 +38,19 @@ def test_a_level_is_of_the_type_of_the_images_and_integers_are_rounded():
     assert np.abs(found - restrict(images, (5, 3))).max() <= 0.5
     real = images.astype(np.float32)
     assert np.array_equal(level(real, (5, 3)), restrict(real, (5, 3)))
+
+
+@pytest.mark.parametrize(("shape", "parts"), [((33, 27), (17, 14)), ((9, 11, 13), (5, 6, 7)), ((8, 9), (3, 9))])
+def test_sums_are_made_in_a_fixed_order_whatever_machine_and_batch(shape, parts):
+    """Matrix products fuse multiplications and additions on some processors."""
+    images = np.random.default_rng(1).normal(size=(50, 1, *shape)).astype(np.float32)
+    expected = images.astype(np.float64)
+    for axis, (size, count) in enumerate(zip(shape, parts, strict=True), 2):
+        sums = np.zeros((*expected.shape[:axis], count, *expected.shape[axis + 1 :]))
+        for part, weights in enumerate(restriction(size, count)):
+            for pixel in np.flatnonzero(weights):
+                before = (slice(None),) * axis
+                sums[(*before, part)] += weights[pixel] * expected[(*before, pixel)]
+        expected = sums
+    assert np.array_equal(restrict(images, parts), expected.astype(np.float32))
+    assert all(np.array_equal(restrict(images[n : n + 1], parts), restrict(images, parts)[n : n + 1]) for n in range(5))
