@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
-from ddhpc.data.packed import Contents, Split, write_packed
+from ddhpc.data.packed import SPLITS, Contents, Split, write_packed
 from tests.jobs.starting import decisions, start_training
 
 SMALL = {"train": 96, "val": 30, "test": 33}
@@ -44,6 +46,27 @@ def pack_small(path: Path, shape: tuple[int, ...] = (16, 14), dtype: str = "uint
         ),
     )
     return path
+
+
+def make_older(path: Path) -> Path:
+    """Turns a packed file into one of format version 1, which holds no restricted images."""
+    with h5py.File(path, "r+") as file:
+        for split in SPLITS:
+            file.pop(f"{split}/restricted", None)
+        file.attrs["format_version"] = 1
+    return path
+
+
+def make_unreadable(path: Path, *names: str) -> None:
+    """Spoils all chunks of datasets of a file, and leaves its size and time as they were."""
+    with h5py.File(path) as file:
+        found = [file[name].id.get_chunk_info(n) for name in names for n in range(file[name].id.get_num_chunks())]
+    before = os.stat(path)
+    with path.open("r+b") as stored:
+        for chunk in found:
+            stored.seek(chunk.byte_offset)
+            stored.write(bytes(chunk.size))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ddhpc.data.packed import Packed
-from ddhpc.data.packed.pyramid import level, levels, restrict
+from ddhpc.data.packed.pyramid import levels, restrict
 from ddhpc.method.decomposition import Window, whole
 
 
@@ -16,8 +16,8 @@ from ddhpc.method.decomposition import Window, whole
 class CoarseImages:
     """The images of a packed file, restricted; they are read as those of `Packed` are, block by block.
 
-    They are made of the coarsest level of the pyramid that has no fewer pixels along any axis, or of whole images where
-    none has.
+    They are made of the coarsest size of the pyramid that has no fewer pixels along any axis, or of whole images where
+    none has. The packed file holds the pyramid, so that no whole images are read; one of format version 1 does not.
     """
 
     packed: Packed
@@ -46,14 +46,25 @@ class CoarseImages:
         return self.packed.std
 
     @property
+    def origin(self) -> tuple[int, ...]:
+        """Spatial, in pixels: the size of the pyramid that they are made of, or that of whole images."""
+        fit = [size for size in levels(self.packed.image_shape) if all(map(int.__ge__, size, self.image_shape))]
+        return fit[-1] if fit else self.packed.image_shape
+
+    @property
+    def read_shape(self) -> tuple[int, ...]:
+        """Spatial, in pixels: of the images that are read, whole ones where the file has not those of `origin`."""
+        return self.origin if self.origin in self.packed.restricted else self.packed.image_shape
+
+    @property
     def chunk_samples(self) -> int:
         """Images that are read at once."""
-        return self.packed.chunk_samples
+        return self.packed.restricted.get(self.origin, self.packed.chunk_samples)
 
     def read(self, split: str, window: Window, images: slice = slice(None)) -> np.ndarray:
         """Windows [S, C, *window] float32 of all or some images of a split; see `Packed.read`."""
-        pixels = self.packed.read(split, whole(self.packed.image_shape), images)
-        fit = [size for size in levels(self.packed.image_shape) if all(map(int.__ge__, size, self.image_shape))]
-        if fit:
-            pixels = level(pixels, fit[-1])
+        if self.origin == self.packed.image_shape:
+            pixels = self.packed.read(split, whole(self.packed.image_shape), images)
+        else:
+            pixels = self.packed.read_restricted(split, self.origin, images)
         return restrict(pixels, self.image_shape)[(slice(None), slice(None), *window)]

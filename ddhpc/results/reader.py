@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from ddhpc.data.hdf5 import attribute, check_regular, decoded, reason, shown_attribute
-from ddhpc.data.packed.reader import FORMAT, SPLITS
+from ddhpc.data.packed.checks import FORMAT, SPLITS
 from ddhpc.errors import InputError
 from ddhpc.method.metrics import accuracy
 from ddhpc.results.format import ENRICHED_VERSION, FINAL, FORMAT_VERSION

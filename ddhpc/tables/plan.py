@@ -11,6 +11,7 @@ from rich.table import Table
 from torch import nn
 
 from ddhpc.method.coarse import epochs
+from ddhpc.method.coarse_images import CoarseImages
 from ddhpc.method.decomposition import owned, team_of
 from ddhpc.method.local import decision_batch
 from ddhpc.method.problem import Problem
@@ -49,8 +50,8 @@ def held_bytes(problem: Problem, subdomain: int) -> int:
     read, images = problem.window_bytes(subdomain), problem.images(subdomain)
     image = {split: size // images.samples[split] for split, size in read.items()}
     block = images.chunk_samples * image["train"]
-    if images is not problem.packed:
-        block += images.chunk_samples * 8 * images.channels * prod(problem.packed.image_shape)
+    if isinstance(images, CoarseImages):
+        block += images.chunk_samples * 8 * images.channels * prod(images.read_shape)
     if not problem.streamed(subdomain):
         return sum(read.values()) + block
     batch = max(problem.config.local.batch_size, decision_batch(problem.extent(subdomain)))
@@ -108,6 +109,16 @@ def _print_coarse_image(problem: Problem, count: int, ranks: int, out: Console) 
         f"subdomain {number} is the coarse image: all {by(problem.packed.image_shape)} pixels restricted to "
         f"{by(problem.extent(number))}, width {problem.width_of(number)}, {count:,} parameters"
     )
+    assert problem.coarse is not None
+    packed, read = problem.packed, problem.coarse.read_shape
+    size = mebibytes(sum(packed.samples.values()) * packed.channels * prod(read) * packed.dtype.itemsize)
+    if read != packed.image_shape:
+        out.print(f"it is read from images that the packed file holds restricted to {by(read)}, {size}")
+    else:
+        why = "the packed file is of format version 1, without restricted ones"
+        if problem.coarse.origin == packed.image_shape:
+            why = "it is finer than half of them"
+        out.print(f"it is computed from whole images, {size}, since {why}")
     if ranks == number:
         out.print(f"{ranks} ranks train {problem.subdomains} subdomains: rank 0 two, one after the other")
 

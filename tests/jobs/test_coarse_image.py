@@ -1,6 +1,7 @@
 """The coarse image in whole jobs: everything that a subdomain can do."""
 
 import os
+import shutil
 import signal
 
 import h5py
@@ -12,6 +13,7 @@ from ddhpc.data.packed.pyramid import restrict
 from ddhpc.data.packed.writer import Contents, Split
 from ddhpc.method.decomposition import whole
 from ddhpc.results import verify
+from tests.conftest import make_older
 from tests.jobs.starting import decisions, mpirun, ranks_of, same_bits, start, wait_for_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -39,6 +41,13 @@ def whole_run(small, tmp_path_factory):
 @pytest.mark.parametrize("ranks", [2, 5])
 def test_any_number_of_ranks_gives_the_same_bits(ranks, whole_run, small, tmp_path):
     found = run(ranks, small, tmp_path, "--local.epochs", 3, "--local.shift", 1, output="run")
+    same_bits(found, decisions(whole_run))
+
+
+def test_a_file_that_does_not_hold_it_restricted_gives_the_same_bits(whole_run, small, tmp_path):
+    shutil.copy(small, tmp_path / "older.h5")
+    file = make_older(tmp_path / "older.h5")
+    found = run(2, file, tmp_path, "--local.epochs", 3, "--local.shift", 1, output="run")
     same_bits(found, decisions(whole_run))
 
 

@@ -1,16 +1,22 @@
 """The coarse image is read from the pyramid, and is a subdomain like the others."""
 
+import shutil
+
+import h5py
 import numpy as np
 import pytest
+import torch
 
 from ddhpc.config import Config, Data, Decomposition, Model
-from ddhpc.data.packed import open_packed
+from ddhpc.data.packed import SPLITS, open_packed
 from ddhpc.data.packed.pyramid import level, restrict
 from ddhpc.errors import InputError
 from ddhpc.method.coarse_images import CoarseImages
 from ddhpc.method.decomposition import extent, whole
 from ddhpc.method.problem import open_problem
+from ddhpc.method.windows import load_windows
 from ddhpc.models import parameters
+from tests.conftest import make_older, make_unreadable
 
 
 def test_windows_of_coarse_images_are_parts_of_them(small):
@@ -26,6 +32,39 @@ def test_finer_than_the_pyramid_they_are_made_of_whole_images(small):
     packed = open_packed(small)
     found = CoarseImages(packed=packed, image_shape=(8, 9)).read("val", whole((8, 9)))
     assert np.array_equal(found, restrict(packed.read("val", whole((16, 14))), (8, 9)))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_no_whole_images_are_read(streamed, small, tmp_path):
+    """They cannot be: the rank of the coarse image finds in what is stored small all that it trains on."""
+    path = tmp_path / "x.h5"
+    shutil.copy(small, path)
+    packed = open_packed(path)
+    coarse = CoarseImages(packed=packed, image_shape=(8, 5))
+    expected = {split: coarse.read(split, whole((8, 5))) for split in SPLITS}
+    for split in SPLITS:
+        make_unreadable(path, f"{split}/image")
+        images = load_windows(coarse, split, whole((8, 5)), whole((8, 5)), "cpu", streamed=streamed)
+        (found,) = images.batches([torch.arange(packed.samples[split])])
+        assert np.array_equal(found.numpy(), expected[split])
+        with pytest.raises(InputError, match="cannot be read"):
+            packed.read(split, (slice(0, 4), slice(0, 4)))
+
+
+@pytest.mark.parametrize(("shape", "origin", "stored"), [((8, 5), (8, 7), True), ((8, 9), (16, 14), False)])
+def test_what_they_are_made_of(shape, origin, stored, small, tmp_path):
+    """Each chunk is read once; in an older file those of whole images are."""
+    packed = open_packed(small)
+    coarse = CoarseImages(packed=packed, image_shape=shape)
+    with h5py.File(small) as file:
+        chunks = file["train/restricted/8x7"].chunks if stored else file["train/image"].chunks
+    assert (coarse.origin, coarse.read_shape, coarse.chunk_samples) == (origin, origin, chunks[0])
+    path = tmp_path / "x.h5"
+    shutil.copy(small, path)
+    older = CoarseImages(packed=open_packed(make_older(path)), image_shape=shape)
+    assert (older.origin, older.read_shape, older.chunk_samples) == (origin, (16, 14), packed.chunk_samples)
+    for split in SPLITS:
+        assert np.array_equal(older.read(split, whole(shape)), coarse.read(split, whole(shape)))
 
 
 @pytest.fixture

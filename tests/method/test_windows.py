@@ -17,7 +17,7 @@ from ddhpc.method.problem import open_problem
 from ddhpc.method.windows import AHEAD, Held, Streamed, load_windows
 from ddhpc.models import build
 from ddhpc.results import checkpoint, identity
-from tests.conftest import pack_small
+from tests.conftest import make_older, pack_small
 
 SILENT = lambda fraction, accuracy, state: None  # noqa: E731
 AUGMENTED = Local(epochs=2, batch_size=16, shift=1, flip=True, rotate=10, intensity=0.1)
@@ -47,7 +47,7 @@ def in_colour(path, source, samples):
         for name in ("mean", "std"):
             del file[f"statistics/{name}"]
             file[f"statistics/{name}"] = np.array([60.0, 30.0, 90.0])
-    return open_packed(path)
+    return open_packed(make_older(path))
 
 
 def both(packed, split="train", margin=2):

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -7,8 +8,9 @@ from ddhpc.data.packed import SPLITS
 from ddhpc.method.decomposition import extent, grow
 from ddhpc.method.problem import open_problem
 from ddhpc.models import parameters
-from ddhpc.tables.plan import activation_bytes, print_plan, shares
+from ddhpc.tables.plan import activation_bytes, held_bytes, print_plan, shares
 from ddhpc.wording import mebibytes
+from tests.conftest import make_older
 
 LIMIT = 1e-5
 """GiB, between the bytes of the smallest and the largest window."""
@@ -110,7 +112,24 @@ def test_the_plan_tells_of_the_coarse_image_and_what_the_coarse_dnn_takes(small,
     coarse = "subdomain 4 is the coarse image: all 16x14 pixels restricted to 10x7, width 6, "
     assert f"{coarse}{count:,} parameters" in out
     assert f"all together {4 * parameters(problem.local_cnn(0)) + count:,}" in out
+    count, images = 96 + 30 + 33, "it is computed from whole images, {}, since it is finer than half of them"
+    assert images.format(mebibytes(count * 16 * 14)) in out
     assert "4 ranks train 5 subdomains: rank 0 two, one after the other" in out
     assert "takes 3 probabilities and 24 local features of each subdomain" in out
     print_plan(problem, 5)
     assert "one after the other" not in capsys.readouterr().out
+
+
+def test_the_plan_tells_where_the_coarse_image_is_read(small, tmp_path, capsys):
+    path = tmp_path / "older.h5"
+    shutil.copy(small, path)
+    config = Config(data=Data(file=str(small)), decomposition=Decomposition(grid=(2, 2), coarse_image=True))
+    stored, computed = (open_problem(replace(config, data=Data(file=str(f)))) for f in (small, make_older(path)))
+    print_plan(stored, 5)
+    small_bytes, whole_bytes = 159 * 8 * 7, 159 * 16 * 14
+    told = f"it is read from images that the packed file holds restricted to 8x7, {mebibytes(small_bytes)}"
+    assert told in capsys.readouterr().out
+    print_plan(computed, 5)
+    told = f"it is computed from whole images, {mebibytes(whole_bytes)}, since the packed file is of format version 1"
+    assert told in capsys.readouterr().out
+    assert held_bytes(computed, 4) > held_bytes(stored, 4)

@@ -1,4 +1,4 @@
-"""The chunks of a packed file: small in space and long over samples."""
+"""The chunks of a packed file: of images small in space and long over samples, of restricted images whole."""
 
 from __future__ import annotations
 
@@ -32,6 +32,20 @@ def choose_chunks(image_shape: tuple[int, ...], channels: int, itemsize: int) ->
         edge *= 2
 
 
+def choose_whole_chunks(image_shape: tuple[int, ...], channels: int, itemsize: int) -> tuple[int, ...]:
+    """Chunk shape (samples, C, *edges) of images that are never cut into windows: whole ones, at most 256 KiB together.
+
+    An image of more is cut along its first axes.
+    """
+    edges = list(image_shape)
+    for axis in range(len(edges)):
+        rest = channels * math.prod(edges[axis + 1 :]) * itemsize
+        edges[axis] = min(edges[axis], max(1, CHUNK_BYTES // rest))
+        if rest <= CHUNK_BYTES:
+            break
+    return (max(1, CHUNK_BYTES // (channels * math.prod(edges) * itemsize)), channels, *edges)
+
+
 def read_amplification(window: tuple[slice, ...], chunk_shape: tuple[int, ...], image_shape: tuple[int, ...]) -> float:
     """Pixels in the chunks that a window meets over pixels in the window, 1 at best; all spatial."""
     amplification = 1.0
@@ -42,11 +56,11 @@ def read_amplification(window: tuple[slice, ...], chunk_shape: tuple[int, ...], 
     return amplification
 
 
-def sampled(stored: h5py.Dataset) -> bytes:
-    """SHA-256 over the values of chunks of a dataset: of all, or of CHECKED_CHUNKS evenly spaced ones."""
+def sampled(stored: h5py.Dataset, most: int = CHECKED_CHUNKS) -> bytes:
+    """SHA-256 over the values of chunks of a dataset: of all, or of `most` evenly spaced ones."""
     grid = [math.ceil(size / edge) for size, edge in zip(stored.shape, stored.chunks, strict=True)]
     count, found = math.prod(grid), hashlib.sha256()
-    for number in np.unique(np.linspace(0, count - 1, min(count, CHECKED_CHUNKS)).astype(np.int64)):
+    for number in np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64)):
         place = np.unravel_index(number, grid)
         slices = (slice(n * edge, (n + 1) * edge) for n, edge in zip(place, stored.chunks, strict=True))
         found.update(stored[tuple(slices)].tobytes())

@@ -1,10 +1,13 @@
 """The packed file: labelled images in one HDF5 file that every rank reads by window.
 
-Layout, format version 1 (S samples of a split, C channels, K classes; split is train, val or test)::
+Layout, format version 2 (S samples of a split, C channels, K classes; split is train, val or test)::
 
     /                   attrs: format, format_version, created, ddhpc_version, source, preparation, complete
     /classes            [K] UTF-8
     /{split}/image      [S, C, *spatial] uint8, int16, uint16 or float32; attr sha256, of all pixels
+    /{split}/restricted/{A}x{B}[x{D}]
+                        [S, C, A, B, D] like image, whose pixels are halved along each axis (rounded up) until 8 or less
+                        are left: means over equal boxes, of integers rounded; attr sha256, likewise
     /{split}/label      [S] int64
     /{split}/id         [S] UTF-8
     /statistics/mean    [C] float64, of the training split in stored units; std likewise
@@ -12,6 +15,9 @@ Layout, format version 1 (S samples of a split, C channels, K classes; split is 
 
 `preparation` is JSON text, what `prepare` did to each file; older files lack it. Strings of datasets have fixed length;
 filters are shuffle, gzip and a checksum (Fletcher32) of each chunk. h5ls, h5dump and every HDF5 library read the file.
+
+Chunks of `image` are small in space and long over samples, for windows; those of `restricted` hold whole images. Files
+of format version 1 lack `restricted`: what would be there is computed, with the same bits.
 """
 
 from __future__ import annotations
@@ -19,7 +25,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,17 +34,28 @@ import h5py
 import numpy as np
 
 from ddhpc.data.hdf5 import attribute, check_self_contained, decoded, reading, shown_attribute
-from ddhpc.data.packed.chunks import sampled
+from ddhpc.data.packed.checks import (
+    CHECKSUM,
+    DTYPES,
+    FORMAT,
+    FORMAT_VERSION,
+    OLDER_VERSION,
+    SPLITS,
+    check_labels,
+    check_restricted,
+    check_statistics,
+    dataset,
+    restricted_name,
+    statistics,
+)
+from ddhpc.data.packed.chunks import CHECKED_CHUNKS, sampled
+from ddhpc.data.packed.pyramid import level, levels
 from ddhpc.errors import InputError
 
-FORMAT = "ddhpc packed images"
-FORMAT_VERSION = 1
-SPLITS = ("train", "val", "test")
-CHECKSUM = "sha256"
-"""Attribute of `image`: SHA-256 over the images of the split, hexadecimal; absent in older files."""
 SMALL_BYTES = 2**26
 """Size up to which files without CHECKSUM are read whole to tell their pixels apart."""
-DTYPES = ("uint8", "int16", "uint16", "float32")
+CHECKED_RESTRICTED = CHECKED_CHUNKS // 8
+"""Chunks of each restricted dataset whose values the digest covers."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,12 +80,14 @@ class Packed:
     """Spatial, in pixels."""
     chunk_samples: int
     """Images of the training split that a chunk holds."""
+    restricted: Mapping[tuple[int, ...], int]
+    """By size to which the file holds images restricted: images of the training split in a chunk. None in version 1."""
     source: str
     preparation: str
     """What `prepare` did to the files, as JSON, which `sources.preparation` reads; "" where the file does not tell."""
     digest: str
-    """Hexadecimal SHA-256 over shapes, classes, labels, ids, statistics, the checksums of all pixels, which the writer
-    leaves, and some chunks of them, which tell of changes since. Small files without checksums count whole."""
+    """Hexadecimal SHA-256 over shapes, classes, labels, ids, statistics, checksums of all pixels, restricted or not,
+    and some chunks, which tell of changes since the writer left these. Small files without checksums count whole."""
     stamps: set[tuple[int, ...]]
     """Place, size and time of change that the file had, with this content."""
 
@@ -96,11 +115,27 @@ class Packed:
             raise ValueError(f"window of {len(window)} axes into images of {self.dimensions}")
         with self._opened() as file:
             pixels: np.ndarray = _native(file[f"{split}/image"][(images, slice(None), *window)])
-        finite = np.isfinite(pixels).reshape(len(pixels), -1).all(axis=1) if pixels.dtype.kind == "f" else True
-        if not np.all(finite):
-            bad = self.ids(split)[images][int(np.argmin(finite))]
-            raise InputError(f"{self.path}: image {bad!r} of split {split} holds NaN or infinity")
-        return pixels
+        return self._checked(split, images, pixels)
+
+    def read_restricted(self, split: str, shape: tuple[int, ...], images: slice = slice(None)) -> np.ndarray:
+        """All or some `images` [S, C, *shape] of a split at a size of their pyramid, see `levels`; stored dtype.
+
+        They are read as they are stored; where the file is of format version 1, they are computed from whole images, as
+        many at a time as a chunk holds. Raises InputError as `read` does.
+        """
+        if shape in self.restricted:
+            with self._opened() as file:
+                stored: np.ndarray = _native(file[restricted_name(split, shape)][images])
+            return self._checked(split, images, stored)
+        if shape not in levels(self.image_shape):
+            raise ValueError(f"size {shape} of images of {self.image_shape}")
+        places, whole = range(self.samples[split])[images], tuple(slice(0, size) for size in self.image_shape)
+        computed = np.empty((len(places), self.channels, *shape), self.dtype)
+        for start in range(0, len(places), self.chunk_samples):
+            block = places[start : start + self.chunk_samples]
+            pixels = self.read(split, whole, slice(block.start, block.stop, block.step))
+            computed[start : start + len(block)] = level(pixels, shape)
+        return computed
 
     def sample(self, split: str, index: int) -> np.ndarray:
         """One whole image [C, *spatial] in the stored dtype, to look at."""
@@ -111,6 +146,15 @@ class Packed:
         """Names [S] of the samples of a split, for most sources relative file paths."""
         with self._opened() as file:
             return decoded(file[f"{split}/id"])
+
+    def _checked(self, split: str, images: slice, pixels: np.ndarray) -> np.ndarray:
+        """The pixels [S, C, *spatial] of some images of a split; InputError where any is not finite."""
+        axes = tuple(range(1, pixels.ndim))
+        finite = np.isfinite(pixels).all(axis=axes) if pixels.dtype.kind == "f" else True
+        if not np.all(finite):
+            bad = self.ids(split)[images][int(np.argmin(finite))]
+            raise InputError(f"{self.path}: image {bad!r} of split {split} holds NaN or infinity")
+        return pixels
 
     @contextmanager
     def _opened(self) -> Iterator[h5py.File]:
@@ -165,8 +209,8 @@ def open_packed(path: Path | str) -> Packed:
     """Open a packed file, check that it is whole and consistent, and describe it.
 
     Raises:
-        InputError: names the file, for anything that is not a complete packed file of format version 1 with at least
-            two classes, no empty split, labels 0..K-1, training samples of every class and finite statistics.
+        InputError: names the file, for anything that is not a complete packed file of format version 1 or 2 with at
+            least two classes, no empty split, labels 0..K-1, training samples of every class and finite statistics.
 
     Example:
         >>> packed = open_packed(find("fashion_mnist.h5"))
@@ -184,20 +228,22 @@ def describe(file: h5py.File, path: Path) -> Packed:
     """What an open packed file holds; InputError as of `open_packed`."""
     if attribute(file, "format", str) != FORMAT:
         raise InputError(f"{path}: is an HDF5 file but not a packed file; make one with `prepare`")
-    if attribute(file, "format_version", int) != FORMAT_VERSION:
+    version = attribute(file, "format_version", int)
+    if version not in (OLDER_VERSION, FORMAT_VERSION):
         found = shown_attribute(file, "format_version")
-        raise InputError(f"{path}: has format version {found}; expected {FORMAT_VERSION}; `prepare` it again")
+        expected = f"{OLDER_VERSION} or {FORMAT_VERSION}"
+        raise InputError(f"{path}: has format version {found}; expected {expected}; `prepare` it again")
     if not attribute(file, "complete", int):
         raise InputError(f"{path}: is not complete, its writer was interrupted; `prepare` it again")
     try:
         check_self_contained(file)
     except ValueError as error:
         raise InputError(f"{path}: {error}; `prepare` it again") from error
-    listed = _dataset(file, path, "classes")
+    listed = dataset(file, path, "classes")
     if listed.ndim != 1 or listed.dtype.kind != "S":
         raise InputError(f"{path}: classes is {listed.dtype} {listed.shape}; expected a string a class")
     classes = tuple(decoded(listed))
-    train = _dataset(file, path, "train/image")
+    train = dataset(file, path, "train/image")
     if train.ndim not in (4, 5) or train.dtype.name not in DTYPES or train.chunks is None:
         raise InputError(
             f"{path}: train/image is {train.dtype} {train.shape}; expected chunked [S, C, *spatial] "
@@ -205,11 +251,11 @@ def describe(file: h5py.File, path: Path) -> Packed:
         )
     samples, labels, ids = {}, {}, {}
     for split in SPLITS:
-        image, label, name = (_dataset(file, path, f"{split}/{part}") for part in ("image", "label", "id"))
-        if image.shape[1:] != train.shape[1:] or image.dtype != train.dtype:
+        image, label, name = (dataset(file, path, f"{split}/{part}") for part in ("image", "label", "id"))
+        if image.shape[1:] != train.shape[1:] or image.dtype != train.dtype or image.chunks is None:
             raise InputError(
                 f"{path}: {split}/image is {image.dtype} {image.shape[1:]} a sample; "
-                f"expected {train.dtype} {train.shape[1:]} as in train"
+                f"expected chunked {train.dtype} {train.shape[1:]} as in train"
             )
         consistent = label.shape == name.shape == image.shape[:1] and label.ndim == 1
         if not consistent or label.dtype.kind not in "iu" or name.dtype.kind != "S":
@@ -219,8 +265,9 @@ def describe(file: h5py.File, path: Path) -> Packed:
             )
         samples[split], labels[split], ids[split] = image.shape[0], np.asarray(label, np.int64), decoded(name)
     check_labels(path, classes, labels)
-    mean, std = (_statistics(file, path, name) for name in ("mean", "std"))
-    _check_statistics(path, mean, std, channels=train.shape[1])
+    mean, std = (statistics(file, path, name) for name in ("mean", "std"))
+    check_statistics(path, mean, std, channels=train.shape[1])
+    sizes = check_restricted(file, path) if version == FORMAT_VERSION else []
     digest = hashlib.sha256(repr((train.shape[1:], train.dtype.name, classes)).encode())
     for split in SPLITS:
         digest.update(labels[split].astype("<i8").tobytes() + "\0".join(ids[split]).encode())
@@ -231,6 +278,8 @@ def describe(file: h5py.File, path: Path) -> Packed:
         digest.update(repr(checksums).encode())
     elif _size(path) <= SMALL_BYTES:
         digest.update(path.read_bytes())
+    for stored in (file[restricted_name(split, size)] for size in sizes for split in SPLITS):
+        digest.update(repr(attribute(stored, CHECKSUM, str)).encode() + sampled(stored, CHECKED_RESTRICTED))
     return Packed(
         path=path,
         image_shape=train.shape[2:],
@@ -243,49 +292,9 @@ def describe(file: h5py.File, path: Path) -> Packed:
         std=std,
         chunk_shape=train.chunks[2:],
         chunk_samples=train.chunks[0],
+        restricted={size: file[restricted_name("train", size)].chunks[0] for size in sizes},
         source=attribute(file, "source", str) or "",
         preparation=attribute(file, "preparation", str) or "",
         digest=digest.hexdigest(),
         stamps={_stamp(path)},
     )
-
-
-def check_labels(path: Path, classes: Sequence[str], labels: Mapping[str, np.ndarray]) -> None:
-    """InputError unless the labels [S] of each split are those of two classes or more, all of them in training."""
-    if len(classes) < 2:
-        raise InputError(f"{path}: has {len(classes)} class ({', '.join(classes)}); expected at least two")
-    for split, index in labels.items():
-        if not index.size:
-            raise InputError(f"{path}: split {split} is empty; expected samples in all of {', '.join(SPLITS)}")
-        outside = index[(index < 0) | (index >= len(classes))]
-        if outside.size:
-            raise InputError(f"{path}: split {split} has label {outside[0]}; expected 0 to {len(classes) - 1}")
-    absent = sorted(set(range(len(classes))) - set(labels["train"].tolist()))
-    if absent:
-        raise InputError(f"{path}: class {classes[absent[0]]!r} has no training sample; expected at least one")
-
-
-def _statistics(file: h5py.File, path: Path, name: str) -> np.ndarray:
-    found = _dataset(file, path, f"statistics/{name}")
-    if found.dtype.kind not in "iuf" or found.ndim != 1:
-        raise InputError(f"{path}: statistics/{name} is {found.dtype} {found.shape}; expected a number a channel")
-    return np.asarray(found, np.float64)
-
-
-def _check_statistics(path: Path, mean: np.ndarray, std: np.ndarray, *, channels: int) -> None:
-    if not mean.shape == std.shape == (channels,):
-        raise InputError(f"{path}: statistics have shapes {mean.shape} and {std.shape}; expected ({channels},)")
-    varies = np.isfinite([mean, std]).all(axis=0) & (std > 0)
-    if not varies.all():
-        bad = int(np.argmin(varies))
-        raise InputError(
-            f"{path}: channel {bad} of the training images has mean {mean[bad]:g} and standard deviation "
-            f"{std[bad]:g}; expected finite numbers and images that are not constant"
-        )
-
-
-def _dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
-    found = file.get(name)
-    if not isinstance(found, h5py.Dataset) or found.shape is None:
-        raise InputError(f"{path}: lacks the dataset /{name}; `prepare` it again")
-    return found

@@ -14,9 +14,14 @@ import numpy as np
 
 from ddhpc import __version__
 from ddhpc.data.hdf5 import check_output, text, utf8, writing
-from ddhpc.data.packed.chunks import choose_chunks
-from ddhpc.data.packed.reader import CHECKSUM, FORMAT, FORMAT_VERSION, SPLITS, Packed, check_labels, describe
+from ddhpc.data.packed.checks import CHECKSUM, FORMAT, FORMAT_VERSION, SPLITS, check_labels, restricted_name
+from ddhpc.data.packed.chunks import choose_chunks, choose_whole_chunks
+from ddhpc.data.packed.pyramid import level, levels
+from ddhpc.data.packed.reader import Packed, describe
 from ddhpc.errors import InputError
+
+RESTRICTED_AT_ONCE = 2**17
+"""Pixels of images that are restricted together; one by one images that have more."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,7 +79,7 @@ def write_packed(path: Path | str, contents: Contents, *, overwrite: bool = Fals
             group = file.create_group(name)
             group.create_dataset("label", data=labels[name], compression="gzip", shuffle=True, fletcher32=True)
             group.create_dataset("id", data=text(splits[name].ids), compression="gzip", fletcher32=True)
-            mean, std = _write_images(group, splits[name], (contents.channels, *contents.image_shape), dtype)
+            mean, std = _write_images(file, name, splits[name], (contents.channels, *contents.image_shape), dtype)
             if name == "train":
                 file["statistics/mean"], file["statistics/std"] = mean, std
         file.flush()
@@ -82,36 +87,88 @@ def write_packed(path: Path | str, contents: Contents, *, overwrite: bool = Fals
         return describe(file, path)
 
 
+class _Stored:
+    """A dataset of images that come one after the other; a row of chunks is in memory."""
+
+    def __init__(self, file: h5py.File, name: str, images: tuple[int, ...], dtype: np.dtype, chunks: Sequence[int]):
+        """`images` are S, C, *spatial; a chunk has no more images than there are."""
+        row = min(chunks[0], images[0])
+        filters = {"compression": "gzip", "shuffle": dtype.itemsize > 1, "fletcher32": True}
+        self.dataset = file.create_dataset(name, images, dtype, chunks=(row, *chunks[1:]), **filters)
+        self.row, self.count, self.checksum = np.empty((row, *images[1:]), dtype), 0, hashlib.sha256()
+
+    def append(self, image: np.ndarray) -> None:
+        """Take the next image [C, *spatial]."""
+        row, place = len(self.row), self.count % len(self.row)
+        self.row[place] = image
+        self.checksum.update(image.astype(image.dtype.newbyteorder("<")).tobytes())
+        self.count += 1
+        if place + 1 == row or self.count == len(self.dataset):
+            self.dataset[self.count - place - 1 : self.count] = self.row[: place + 1]
+
+    def finish(self) -> None:
+        """Leave the checksum."""
+        self.dataset.attrs[CHECKSUM] = self.checksum.hexdigest()
+
+
+class _Restricted:
+    """The images of a split at all sizes of their pyramid, made of the images while these pass by."""
+
+    def __init__(self, file: h5py.File, split: str, images: tuple[int, ...], dtype: np.dtype):
+        self.stored = {}
+        for size in levels(images[2:]):
+            chunks = choose_whole_chunks(size, images[1], dtype.itemsize)
+            self.stored[size] = _Stored(file, restricted_name(split, size), (*images[:2], *size), dtype, chunks)
+        together = min(images[0], RESTRICTED_AT_ONCE // math.prod(images[1:]))
+        self.waiting, self.count = np.empty((together, *images[1:]), dtype), 0
+
+    def append(self, image: np.ndarray) -> None:
+        """Take the next image [C, *spatial]."""
+        if not len(self.waiting):
+            self._restrict(image[None])
+            return
+        self.waiting[self.count] = image
+        self.count += 1
+        if self.count == len(self.waiting):
+            self._restrict(self.waiting)
+            self.count = 0
+
+    def finish(self) -> None:
+        """Restrict the last images, and leave the checksums."""
+        self._restrict(self.waiting[: self.count])
+        for stored in self.stored.values():
+            stored.finish()
+
+    def _restrict(self, images: np.ndarray) -> None:
+        for size, stored in self.stored.items():
+            for image in level(images, size):
+                stored.append(image)
+
+
 def _write_images(
-    group: h5py.Group, split: Split, shape: tuple[int, ...], dtype: np.dtype
+    file: h5py.File, name: str, split: Split, shape: tuple[int, ...], dtype: np.dtype
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Streams images into `image` of the group and gives their mean and standard deviation [C] float64.
+    """Streams the images of a split into the file, and gives their mean and standard deviation [C] float64.
 
     The moments of single images are merged: Chan, Golub, LeVeque, "Algorithms for computing the sample
     variance", The American Statistician 37 (1983), equation 2.1.
     """
-    count = len(split.ids)
-    samples, *rest = choose_chunks(shape[1:], shape[0], dtype.itemsize)
-    samples = min(samples, count)
-    filters = {"compression": "gzip", "shuffle": dtype.itemsize > 1, "fletcher32": True}
-    stored = group.create_dataset("image", (count, *shape), dtype, chunks=(samples, *rest), **filters)
-    row = np.empty((samples, *shape), dtype)
+    images = (len(split.ids), *shape)
+    stored = _Stored(file, f"{name}/image", images, dtype, choose_chunks(shape[1:], shape[0], dtype.itemsize))
+    restricted = _Restricted(file, name, images, dtype)
     mean, squares = np.zeros(shape[0]), np.zeros(shape[0])
-    checksum = hashlib.sha256()
-    for i, (name, image) in enumerate(zip(split.ids, split.images, strict=True)):
+    for i, (found, image) in enumerate(zip(split.ids, split.images, strict=True)):
         if image.shape != shape or image.dtype != dtype:
-            raise InputError(f"image {name!r} is {image.dtype} {image.shape}; expected {dtype} {shape}")
+            raise InputError(f"image {found!r} is {image.dtype} {image.shape}; expected {dtype} {shape}")
         if dtype.kind == "f" and not np.isfinite(image).all():
-            raise InputError(f"image {name!r} holds NaN or infinity; expected finite values")
-        row[i % samples] = image
-        checksum.update(image.astype(dtype.newbyteorder("<")).tobytes())
+            raise InputError(f"image {found!r} holds NaN or infinity; expected finite values")
+        stored.append(image)
+        restricted.append(image)
         pixels = image.reshape(shape[0], -1)
         own = pixels.mean(axis=1, dtype=np.float64)
         delta = own - mean
         squares += np.square(pixels - own[:, None]).sum(axis=1) + delta**2 * (pixels.shape[1] * i / (i + 1))
         mean += delta / (i + 1)
-        if (i + 1) % samples == 0 or i + 1 == count:
-            start = i - i % samples
-            stored[start : i + 1] = row[: i + 1 - start]
-    stored.attrs[CHECKSUM] = checksum.hexdigest()
-    return mean, np.sqrt(squares / (count * math.prod(shape[1:])))
+    stored.finish()
+    restricted.finish()
+    return mean, np.sqrt(squares / math.prod((len(split.ids), *shape[1:])))

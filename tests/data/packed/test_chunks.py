@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddhpc.data.packed.chunks import CHUNK_BYTES, ROW_BYTES, SMALL_CHUNK_BYTES, choose_chunks, read_amplification
+from ddhpc.data.packed.chunks import (
+    CHUNK_BYTES,
+    ROW_BYTES,
+    SMALL_CHUNK_BYTES,
+    choose_chunks,
+    choose_whole_chunks,
+    read_amplification,
+)
 
 shapes = st.one_of(
     st.tuples(st.integers(1, 4000), st.integers(1, 4000)),
@@ -41,6 +48,31 @@ def test_chunks_and_rows_of_them_are_bounded(image_shape, channels, itemsize):
     assert samples == 1 or samples * image <= ROW_BYTES
     assert samples == 1 or chunk <= CHUNK_BYTES
     assert chunk >= SMALL_CHUNK_BYTES or tuple(edges) == image_shape
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "channels", "itemsize", "expected"),
+    [
+        ((14, 14), 1, 1, (1337, 1, 14, 14)),
+        ((512, 512), 1, 1, (1, 1, 512, 512)),
+        ((512, 512), 3, 1, (1, 3, 170, 512)),
+        ((256, 256, 150), 1, 2, (1, 1, 3, 256, 150)),
+        ((9, 10**6), 1, 1, (1, 1, 1, 262144)),
+    ],
+)
+def test_chunks_of_whole_images(image_shape, channels, itemsize, expected):
+    assert choose_whole_chunks(image_shape, channels, itemsize) == expected
+
+
+@given(shapes, st.sampled_from([1, 3]), st.sampled_from([1, 2, 4]))
+def test_chunks_of_whole_images_are_bounded_and_cut_none_that_fits(image_shape, channels, itemsize):
+    samples, stored_channels, *edges = choose_whole_chunks(image_shape, channels, itemsize)
+    chunk = samples * channels * math.prod(edges) * itemsize
+    whole = tuple(edges) == image_shape
+    assert stored_channels == channels
+    assert CHUNK_BYTES / 2 < chunk <= CHUNK_BYTES
+    assert whole == (channels * math.prod(image_shape) * itemsize <= CHUNK_BYTES)
+    assert whole or samples == 1
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,23 @@ def spoil(path, kind):
         elif kind == "long ids":
             replaced(file, "val/id", shape=(30,), dtype="S10000000", chunks=(1,), compression="gzip")
             file["val/id"][...] = np.bytes_(b"x")
+        elif kind == "no restricted images":
+            del file["val/restricted/8x7"]
+        elif kind == "restricted images of another size":
+            replaced(file, "val/restricted/8x7", data=np.zeros((30, 1, 8, 8), "u1"), chunks=True)
+        elif kind == "too few restricted images":
+            replaced(file, "test/restricted/8x7", data=np.zeros((32, 1, 8, 7), "u1"), chunks=True)
+        elif kind == "restricted images of another type":
+            replaced(file, "train/restricted/8x7", data=np.zeros((96, 1, 8, 7), "f4"), chunks=True)
+        elif kind == "restricted images in one piece":
+            replaced(file, "train/restricted/8x7", data=np.zeros((96, 1, 8, 7), "u1"))
+        elif kind == "many restricted images":
+            replaced(file, "val/restricted/8x7", shape=(10**9, 1, 8, 7), dtype="u1", chunks=(1, 1, 8, 7))
+        elif kind == "a group of restricted images":
+            del file["val/restricted/8x7"]
+            file.create_group("val/restricted/8x7")
+        elif kind == "images in one piece":
+            replaced(file, "val/image", data=file["val/image"][...])
         elif kind == "nested":
             group = file
             for _ in range(100):
@@ -132,6 +149,17 @@ def spoil(path, kind):
         ("no values", "lacks the dataset /val/image"),
         ("many classes", r"/classes is declared as \(10000000,\), of which most is not there"),
         ("long ids", r"/val/id is declared as \(30,\), of which most is not there"),
+        ("no restricted images", "lacks the dataset /val/restricted/8x7; `prepare` it again"),
+        (
+            "restricted images of another size",
+            r"val/restricted/8x7 is .*8\); expected .* \(30, 1, 8, 7\)",
+        ),
+        ("too few restricted images", r"test/restricted/8x7 is uint8 \(32, 1, 8, 7\); expected .* \(33, 1, 8, 7\)"),
+        ("restricted images of another type", r"train/restricted/8x7 is float32 .*; expected chunked uint8"),
+        ("restricted images in one piece", "train/restricted/8x7 is uint8 .*; expected chunked uint8"),
+        ("many restricted images", "/val/restricted/8x7 is declared as .*, of which most is not there"),
+        ("a group of restricted images", "lacks the dataset /val/restricted/8x7"),
+        ("images in one piece", "val/image is uint8 .*; expected chunked uint8"),
         ("nested", "more than 1,000 objects, or nested more than 20 deep"),
         ("many objects", "more than 1,000 objects"),
         ("unknown filter", "cannot be read: .*; expected an intact HDF5 file"),
