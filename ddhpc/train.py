@@ -10,6 +10,7 @@ Recognition Problems, SIAM J. Sci. Comput. 46(5), C557-C582, 2024, doi:10.1137/2
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from ddhpc.parallel.signals import StopRequest
 from ddhpc.parallel.stopwatch import Stopwatch
 from ddhpc.results.provenance import describe_run
 from ddhpc.solver.coherent import train_coherent
+from ddhpc.solver.model import keep_model
 from ddhpc.solver.subdomain import Job, solve_local, solve_or_leave_out
 
 PATIENCE_SECONDS = 5.0
@@ -84,9 +86,11 @@ def train(
     coherent = None
     if problem.config.coherent.start != "none":
         coherent = comm.together(partial(solve_coherent, job, owners, local, solution))
+    present = {n: each.present for n, each in local.items()}
+    model = keep_model(job, comm, owners, present, solution.network if solution else None)
     rank_seconds = comm.gather(results.phase_row(job.stopwatch.seconds)[None], comm.size)
-    finished = partial(finish, job, layout.attributes["job"], gathered, solution, coherent, rank_seconds)
-    comm.on_root(finished)
+    final = Final(coarse=solution, coherent=coherent, model=model)
+    comm.on_root(partial(finish, job, layout.attributes["job"], gathered, final, rank_seconds))
 
 
 def run_fingerprint(problem: Problem) -> str:
@@ -215,26 +219,31 @@ def timing(job: Job, gathered: Gathered, rank_seconds: np.ndarray) -> results.Ti
     )
 
 
-def finish(
-    job: Job,
-    name: str,
-    gathered: Gathered | None,
-    solution: CoarseSolution | None,
-    coherent: CoherentSolution | None,
-    rank_seconds: np.ndarray,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Final:
+    """What rank 0 has in the end."""
+
+    coarse: CoarseSolution | None
+    coherent: CoherentSolution | None
+    model: str | None
+    """SHA-256 of the description of the model."""
+
+
+def finish(job: Job, name: str, gathered: Gathered | None, final: Final, rank_seconds: np.ndarray) -> None:
     """Complete the results file and give it its final name, on rank 0; warn of a coarse DNN that is worse than mean."""
     assert gathered is not None, "rank 0 owns subdomain 0"
-    assert solution is not None
+    assert final.coarse is not None
+    solution = final.coarse
     logs.log.info("finishing the results file")
     outcome = results.Outcome(
         job=name,
         labels=job.problem.packed.labels,
         present=gathered.present,
         coarse=solution,
-        coherent=coherent,
+        coherent=final.coherent,
         timing=timing(job, gathered, rank_seconds),
         rank_seconds=rank_seconds,
+        model_sha256=final.model,
     )
     results.finish(job.directory, outcome)
     dnn, mean = (solution.fusions[fusion]["val"] for fusion in ("dnn", "mean"))

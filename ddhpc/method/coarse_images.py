@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ddhpc.data.packed import Packed
-from ddhpc.data.packed.pyramid import levels, restrict
+from ddhpc.data.packed.pyramid import level, levels, restrict
 from ddhpc.method.decomposition import Window, whole
 
 
@@ -48,8 +48,7 @@ class CoarseImages:
     @property
     def origin(self) -> tuple[int, ...]:
         """Spatial, in pixels: the size of the pyramid that they are made of, or that of whole images."""
-        fit = [size for size in levels(self.packed.image_shape) if all(map(int.__ge__, size, self.image_shape))]
-        return fit[-1] if fit else self.packed.image_shape
+        return level_of(self.packed.image_shape, self.image_shape) or self.packed.image_shape
 
     @property
     def read_shape(self) -> tuple[int, ...]:
@@ -68,3 +67,15 @@ class CoarseImages:
         else:
             pixels = self.packed.read_restricted(split, self.origin, images)
         return restrict(pixels, self.image_shape)[(slice(None), slice(None), *window)]
+
+
+def coarse_image(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Whole images [S, C, *spatial] in stored units, restricted: [S, C, *shape] float32."""
+    size = level_of(pixels.shape[2:], shape)
+    return restrict(pixels if size is None else level(pixels, size), shape)
+
+
+def level_of(image_shape: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Size of the level of the pyramid that a coarse image of this shape is made of; None for the whole image."""
+    fit = [size for size in levels(image_shape) if all(map(int.__ge__, size, shape))]
+    return fit[-1] if fit else None

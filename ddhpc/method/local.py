@@ -17,10 +17,16 @@ from ddhpc.method.augmentation import augment_geometry, augment_intensity
 from ddhpc.method.decomposition import extent
 from ddhpc.method.team import ALONE, Team
 from ddhpc.method.training import History, State, autocast, schedule, sgd
-from ddhpc.method.windows import Images
+from ddhpc.method.windows import Images, channels_last
 from ddhpc.models.features import with_features
 
-DECISION_BATCH = 512
+DECISION_BATCH = {"cpu": 32, "cuda": 512}
+"""Images whose outputs are made at once, by kind of device; where there are fewer, zeros fill the batch.
+
+A network's bits depend on the size of the batch, since kernels are chosen by it: those for 1, 2, 4 and 16 images
+differ (torch 2.14.1, AVX-512). In a batch of one size they depend neither on the place in it nor on the other images.
+On a CPU more than 32 gain little, and a single image costs as much as all of a batch.
+"""
 DECISION_PIXELS = 2**20
 """Pixels of a batch of decisions, so that the layers' outputs for volumes do not need more memory than training."""
 
@@ -178,9 +184,9 @@ def train_local(cnn: nn.Module, problem: LocalProblem, on_step: Step, saved: Sta
     return training.history
 
 
-def decision_batch(window: tuple[int, ...]) -> int:
-    """Images whose outputs are made at once, for windows of this extent."""
-    return max(1, min(DECISION_BATCH, DECISION_PIXELS // prod(window)))
+def decision_batch(window: tuple[int, ...], device: str) -> int:
+    """Images whose outputs are made at once, for windows of this extent on this kind of device."""
+    return max(1, min(DECISION_BATCH[device], DECISION_PIXELS // prod(window)))
 
 
 def output(cnn: nn.Module, pixels: Tensor, features: int) -> tuple[Tensor, Tensor]:
@@ -199,17 +205,24 @@ def output(cnn: nn.Module, pixels: Tensor, features: int) -> tuple[Tensor, Tenso
 
 @torch.inference_mode()
 def local_outputs(cnn: nn.Module, images: Images, precision: str, features: int = 0, team: Team = ALONE) -> np.ndarray:
-    """The local outputs for the windows of a split, [S, K + features] float32, see `output`; a team shares the work."""
+    """The local outputs for the windows of a split, [S, K + features] float32, see `output`; a team shares the work.
+
+    On a CPU with one thread the outputs for an image do not depend on the images beside it.
+    """
     cnn.eval()
     outputs = []
-    device = images.mean.device
+    device, window = images.mean.device, extent(images.core)
     core = (slice(None), slice(None), *images.core)
     rows = team.rows(len(images))
-    batches = torch.arange(len(images), device=device)[rows].split(decision_batch(extent(images.core)))
-    for padded in images.batches(batches):
+    size = decision_batch(window, device.type)
+    for padded in images.batches(torch.arange(len(images), device=device)[rows].split(size)):
+        # new memory, so that its order and place, of which bits may depend as well, are the same for all batches
+        order = channels_last(padded.ndim)
+        batch = torch.empty((size, padded.shape[1], *window), device=device, memory_format=order).zero_()
+        batch[: len(padded)] = images.normalised(padded[core])
         with autocast(precision, device.type):
-            _, given = output(cnn, images.normalised(padded[core]), features)
-        outputs.append(given)
+            _, given = output(cnn, batch, features)
+        outputs.append(given[: len(padded)])
     mine = torch.cat(outputs)
     everything = mine.new_zeros(len(images), mine.shape[1])
     everything[rows] = mine

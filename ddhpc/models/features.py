@@ -29,6 +29,59 @@ def with_features(cnn: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
     return logits, features[0] if features else None
 
 
+class Exposed(nn.Module):
+    """The dense layer that gives the logits, with what it takes behind them: [B, F] to [B, K + F]."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits and features, side by side."""
+        return torch.cat([self.layer(features), features], 1)
+
+
+def exposing(cnn: nn.Module, shape: tuple[int, ...]) -> nn.Module:
+    """A network that gives the features of `with_features` behind its logits, [B, K + F], and needs no hooks.
+
+    It shares the weights of the given one, and unlike that can be exported.
+
+    Args:
+        cnn: a network in evaluation mode whose logits a dense layer makes.
+        shape: [B, C, *window] that it works on.
+
+    Raises:
+        ValueError: no dense layer makes the logits, or something else takes them as well.
+    """
+    some = next(cnn.parameters())
+    x = torch.zeros(shape, device=some.device, dtype=some.dtype)
+    made: dict[str, Tensor] = {}
+    named = {name: layer for name, layer in cnn.named_modules() if isinstance(layer, nn.Linear)}
+    hooks = [
+        layer.register_forward_hook(lambda _, given, out, name=name: made.update({name: out}))
+        for name, layer in named.items()
+    ]
+    try:
+        with torch.no_grad():
+            logits = cnn(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    last = next((name for name, out in made.items() if out is logits), None)
+    if last is None:
+        raise ValueError("no dense layer makes the logits of this network")
+    if not last:
+        return Exposed(cnn)
+    copy = deepcopy(cnn, {id(each): each for each in (*cnn.parameters(), *cnn.buffers())})
+    parent, _, name = last.rpartition(".")
+    setattr(copy.get_submodule(parent), name, Exposed(named[last]))
+    with torch.no_grad():
+        found = copy(x)
+    if found.shape[1] <= logits.shape[1] or not torch.equal(found[:, : logits.shape[1]], logits):
+        raise ValueError("the last dense layer of this network is not all that takes its outputs")
+    return copy
+
+
 def count_features(cnn: nn.Module, shape: tuple[int, ...]) -> int:
     """How many features a network makes its logits from, in training and after it; 0 where there are none.
 

@@ -13,6 +13,7 @@ from ddhpc.data.packed.checks import FORMAT, SPLITS
 from ddhpc.errors import InputError
 from ddhpc.method.metrics import accuracy
 from ddhpc.results.format import ENRICHED_VERSION, FINAL, FORMAT_VERSION
+from ddhpc.results.model_directory import MODEL, verify_model
 from ddhpc.results.run_directory import FILE, PART
 from ddhpc.results.schema import check_schema
 from ddhpc.visible import visible
@@ -63,8 +64,13 @@ def digest(values: np.ndarray) -> str:
 
 
 def verify(path: Path) -> list[str]:
-    """What is wrong with a results file, one line each; empty if it is whole and agrees with itself."""
+    """What is wrong with a run, one line each; empty if it is whole and agrees with itself.
+
+    Args:
+        path: run directory, or a results file alone.
+    """
     with open_results(path) as file:
+        model = attribute(file, "model_sha256", str)
         problems = [] if attribute(file, "complete", int) else ["the attribute complete is not set"]
         for split in SPLITS:
             labels = file[f"samples/{split}/label"][...]
@@ -84,6 +90,8 @@ def verify(path: Path) -> list[str]:
                 if group in file:
                     final, share = file[f"{group}/{split}/decision"], file[f"fusion/{fusion}"].attrs.get(split)
                     problems += _problems(final.name, final[...], final.attrs.get("sha256"), labels, share)
+    if model is not None and path.is_dir():
+        problems += verify_model(path / MODEL, model)
     return problems
 
 

@@ -19,6 +19,7 @@ from ddhpc.data.hdf5 import reason, replace
 from ddhpc.errors import InputError
 from ddhpc.results import checkpoint
 from ddhpc.results.identity import differences, fingerprint
+from ddhpc.results.model_directory import foreign_model
 from ddhpc.yaml_file import read_yaml
 
 FILE = "results.h5"
@@ -102,6 +103,8 @@ def _check_ours(directory: Path) -> None:
             found = f"{foreign} is no checkpoint of a run"
         elif (directory / PART).exists() and not _is_results(directory / PART):
             found = f"{PART} is no results file of a run"
+    if not found and (foreign := foreign_model(directory)):
+        found = f"{foreign} is no part of a model"
     if found:
         raise InputError(f"--output {directory}: {found}; expected a new directory, or that of a run")
 

@@ -18,6 +18,7 @@ from ddhpc.method.metrics import accuracy, confusion, margin, scores
 from ddhpc.method.solutions import CoarseSolution, CoherentSolution, LocalSolution
 from ddhpc.parallel.communicator import Communicator
 from ddhpc.results.format import CHECKSUMS, COHERENT, DEVICE_BYTES, DIGEST_BYTES, FINAL, FUSIONS, SCORED
+from ddhpc.results.model_directory import remove_replaced, take_place
 from ddhpc.results.reader import digest, verify
 from ddhpc.results.run_directory import FILE, PART, file_system
 
@@ -136,6 +137,8 @@ class Outcome:
     timing: Timing
     rank_seconds: np.ndarray
     """[R, P] float64, of each rank in each of PHASES."""
+    model_sha256: str | None
+    """Of the description of the unfinished model in the run directory; None where there is none."""
 
     @property
     def fusions(self) -> dict[str, Mapping[str, np.ndarray]]:
@@ -145,6 +148,8 @@ class Outcome:
 
 def finish(directory: Path, outcome: Outcome) -> None:
     """On rank 0: write the coarse problem, check the file by reading it back, and give it its final name.
+
+    So is the model, if any, just before, so that a finished run has its model.
 
     Raises:
         InputError: another job has taken the run over, or the file cannot be written or is not read back as written.
@@ -170,11 +175,16 @@ def finish(directory: Path, outcome: Outcome) -> None:
             file["timing"].attrs.update({name: s for name, s in vars(outcome.timing).items() if s is not None})
             file["timing"].attrs["units"] = "s"
             file["timing/seconds"][...] = outcome.rank_seconds
+            if outcome.model_sha256:
+                file.attrs["model_sha256"] = outcome.model_sha256
             file.attrs["complete"] = True
         problems = verify(path)
         if problems:
             raise InputError(f"{path} does not read back as written ({problems[0]}); expected a sound file system")
+        if outcome.model_sha256:
+            take_place(directory)
         replace(path, directory / FILE)
+        remove_replaced(directory)
 
 
 def _write_fusions(file: h5py.File, outcome: Outcome) -> None:

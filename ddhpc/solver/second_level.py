@@ -21,8 +21,11 @@ from ddhpc.errors import InputError
 from ddhpc.method import coarse
 from ddhpc.method.problem import seed_process
 from ddhpc.parallel.placement import Place
+from ddhpc.results.model import open_model
+from ddhpc.results.model_directory import MODEL
+from ddhpc.solver.model import keep_with_coarse
 
-WRITTEN_ANEW = ("format_version", "complete", "NX_class")
+WRITTEN_ANEW = ("format_version", "complete", "NX_class", "model_sha256")
 LOCAL = ("parameters", "seconds", "cpu_seconds", "path_seconds", "rank", "device", "peak_memory_bytes")
 HISTORY = ("loss", "accuracy", "learning_rate", "seconds")
 
@@ -30,7 +33,8 @@ HISTORY = ("loss", "accuracy", "learning_rate", "seconds")
 def solve_again(run: Path, config: Coarse, directory: Path, place: Place) -> None:
     """Solve the coarse problem of a finished run again, and write complete results into another directory.
 
-    With the options of the run, on the same kind of device, the final decisions have its bits.
+    With the options of the run, on the same kind of device, the final decisions have its bits. Where the run has its
+    model, so have the results, with the new coarse DNN.
 
     Args:
         run: run directory or results file.
@@ -41,9 +45,12 @@ def solve_again(run: Path, config: Coarse, directory: Path, place: Place) -> Non
     Raises:
         InputError: the run is damaged or does not hold what is asked for, or the results cannot be written.
     """
-    if problems := results.verify(run):
+    path = run / results.FILE if run.is_dir() else run
+    kept = (path.parent / MODEL).is_dir() and path.name == results.FILE
+    if problems := results.verify(path.parent if kept else path):
         raise InputError(f"{run}: damaged: {'; '.join(problems)}")
     with results.open_results(run) as file:
+        model = open_model(path.parent) if kept and "model_sha256" in file.attrs else None
         before = Config.from_yaml(file.attrs["config"])
         _check(file, run, config, before.coarse)
         after = replace(before, coarse=config)
@@ -66,9 +73,14 @@ def solve_again(run: Path, config: Coarse, directory: Path, place: Place) -> Non
             coherent=None,
             timing=_timing(file["timing"].attrs, seconds),
             rank_seconds=file["timing/seconds"][...],
+            model_sha256=None,
         )
         results.create(directory, layout)
         _copy_local(file, directory / results.PART, features)
+        if model:
+            assert solution.network is not None
+            digest = keep_with_coarse(model, directory, config, features, solution.network)
+            outcome = replace(outcome, model_sha256=digest)
     results.finish(directory, outcome)
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ddhpc.models import build
-from ddhpc.models.features import count_features, with_features
+from ddhpc.models.features import count_features, exposing, with_features
 
 
 class Auxiliary(nn.Module):
@@ -92,3 +92,22 @@ def test_counting_changes_neither_random_numbers_nor_statistics():
 def test_large_windows_are_counted_without_being_computed():
     cnn = build("resnet", channels=1, classes=3, window=(4000, 4000), width=64, depth=20)
     assert count_features(cnn, (2, 1, 4000, 4000)) == 256
+
+
+@pytest.mark.parametrize("name", ["resnet", "vgg", "mobilenetv2", "cnn3d"])
+def test_exposed_they_stand_behind_the_logits(name):
+    cnn = build(name, channels=1, classes=3, window=(16, 16), width=4).eval()
+    x = torch.randn(4, 1, 16, 16)
+    with torch.inference_mode():
+        logits, features = with_features(cnn, x)
+        both = exposing(cnn, (1, 1, 16, 16))(x)
+        assert torch.equal(both, torch.cat([logits, features], 1))
+        assert torch.equal(cnn(x), logits), "the network itself is as it was"
+
+
+def test_exposed_is_what_a_dense_layer_takes_alone():
+    convolutional = nn.Sequential(nn.Conv2d(1, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(ValueError, match="no dense layer makes the logits"):
+        exposing(convolutional.eval(), (1, 1, 8, 8))
+    dense = nn.Linear(4, 3)
+    assert exposing(dense, (1, 4))(torch.ones(2, 4)).shape == (2, 7)
