@@ -40,7 +40,7 @@ def untrained(problem, absent):
     if problem.subdomains > 1:
         dnn = coarse.coarse_dnn(problem.subdomains, classes, problem.features, problem.config.coarse)
         for weights in dnn.parameters():
-            torch.nn.init.normal_(weights)
+            torch.nn.init.normal_(weights, std=0.2)
         for values in dnn.buffers():
             values.uniform_(0.5, 2)
     return local, dnn
