@@ -29,12 +29,11 @@ def untrained(problem, absent):
     """Networks with weights and statistics that matter, None for absent subdomains; and the coarse DNN."""
     torch.manual_seed(1)
     local = [None if n in absent else problem.local_cnn(n) for n in range(problem.subdomains)]
-    for cnn in local:
+    for n, cnn in enumerate(local):
         for weights in cnn.parameters() if cnn else ():
             weights.data += 0.1 * torch.randn_like(weights)
-        for name, values in cnn.named_buffers() if cnn else ():
-            if name.endswith(("mean", "var")):
-                values.uniform_(0.5, 2)
+        for _ in range(10 if cnn else 0):  # statistics, without which nothing of an image is left at the end
+            cnn(torch.randn(32, problem.packed.channels, *problem.extent(n)))
     classes = len(problem.packed.classes)
     dnn = None
     if problem.subdomains > 1:
@@ -97,7 +96,7 @@ def check():
             assert final.dtype == torch.float32
             assert final.sum(1).numpy() == pytest.approx(1, abs=1e-5)
             assert np.abs(final.numpy() - wanted).max() < 1e-6
-            assert wanted.std() > 0.01
+            assert wanted.std(axis=0).min() > 1e-3, "images matter"
 
     return compare
 
