@@ -10,7 +10,7 @@ from ddhpc.cli.options import closest
 from ddhpc.cli.output import say
 from ddhpc.errors import InputError
 
-VERBS = ("train", "plan", "doctor", "prepare", "phantom", "inspect", "coarse", "sweep", "report")
+VERBS = ("train", "predict", "plan", "doctor", "prepare", "phantom", "inspect", "coarse", "sweep", "report")
 
 OVERVIEW = """\
 ddhpc {version}: model-parallel training of image classifiers by domain decomposition
@@ -19,6 +19,7 @@ usage: mpirun -n RANKS python -m ddhpc [VERB] [options]
 
 verbs:
   train     (also without a verb) train a local CNN on every subdomain, then the coarse DNN
+  predict   apply what was trained to new images: class and probabilities of each
   plan      print windows, ranks, networks and memory, without training
   doctor    check MPI, HDF5, GPUs, threads, disk and clocks of a job before anything expensive
   prepare   pack raw images into one HDF5 file that all ranks can read their windows from
@@ -36,6 +37,7 @@ examples:
   python -m ddhpc --decomposition.grid 1 1                  the global CNN: the baseline is the same program
   mpirun -n 4 python -m ddhpc --decomposition.grid 1 1      the same, data-parallel: more ranks than subdomains
   python -m ddhpc inspect runs/latest
+  python -m ddhpc predict runs/latest photo.jpg scans/ --csv out.csv
   python -m ddhpc report runs/latest
 
 `python -m ddhpc VERB --help` explains every option of a verb."""

@@ -80,3 +80,17 @@ class CoherentSolution:
     decisions: Mapping[str, np.ndarray]
     """Final decisions by split, [S, K] float32."""
     history: History
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """What a model decides for the inputs that could be used, in their order."""
+
+    classes: tuple[str, ...]
+    ids: tuple[str, ...]
+    decisions: np.ndarray
+    """[S, K] float32, class probabilities."""
+    labels: np.ndarray | None
+    """[S] int64; None where none were wanted."""
+    unusable: tuple[str, ...]
+    """`path: reason` of each input that could not be used."""

@@ -1,0 +1,82 @@
+"""`predict`: apply what was trained to new images."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from ddhpc.cli.options import parse, parser
+from ddhpc.cli.output import say
+from ddhpc.config import Run
+from ddhpc.errors import InputError
+
+DESCRIPTION = (
+    "Apply the model of a finished run to new images: the class of each, and the probability of every class. They are "
+    "prepared as `prepare` did it for the training, whose packed file is not needed. On several ranks the inputs are "
+    "shared out. Files that cannot be used are named with the reason and left out; the exit code is 0 where any input "
+    "was decided, and 2, with one line, where none was."
+)
+SOURCE = (
+    "an image (.png, .jpg, .tif ...), a volume (.nii, .nii.gz, the directory of a DICOM series), a directory of any of "
+    "these, a CSV table with a column path (and label), or a packed file, of which all splits are taken"
+)
+
+
+def run(argv: list[str], started: float) -> None:
+    """Predict: the trained method on new images."""
+    options = parser("predict", DESCRIPTION)
+    options.usage = "%(prog)s RUN SOURCE... [--csv FILE] [--labels] [options]"
+    options.add_argument("run", metavar="RUN", help="run directory, its results file, or its directory model")
+    options.add_argument("sources", nargs="+", metavar="SOURCE", help=SOURCE)
+    options.add_argument("--csv", metavar="FILE", help="write a row for each input: id, decision, probability_CLASS...")
+    options.add_argument("--overwrite", action="store_true", help="replace the file of --csv")
+    options.add_argument(
+        "--labels",
+        action="store_true",
+        help="the inputs have labels (a directory for each class, a column of the table, a packed file): tell how good "
+        "the decisions are",
+    )
+    options.add_argument(
+        "--coherent", action="store_true", help="decide by the coherent CNN-DNN, where the run has trained it"
+    )
+    options.add_argument(
+        "--memory", type=float, default=1.0, metavar="GIB", help="of whole images that a rank holds at once"
+    )
+    options.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it computes")
+    options.add_argument(
+        "--threads",
+        type=int,
+        default=0,
+        metavar="N",
+        help="CPU threads a rank; 0 as in training",
+    )
+    given = parse(options, argv)
+    if given.memory < 0:
+        raise InputError(f"--memory {given.memory}: expected 0 or more GiB")
+    device = Run(device=given.device, threads=given.threads)
+    csv = Path(given.csv) if given.csv else None
+
+    from ddhpc.parallel.communicator import world
+
+    comm = world()
+    from ddhpc.parallel.placement import place
+    from ddhpc.predict import Settings, predict
+    from ddhpc.results.model import open_model
+    from ddhpc.tables.predictions import check_csv, print_predictions, write_csv
+
+    if csv:
+        comm.on_root(partial(check_csv, csv, overwrite=given.overwrite))
+    model = comm.together(partial(open_model, Path(given.run)))
+    here = comm.together(partial(place, comm, device))
+    settings = Settings(labels=given.labels, coherent=given.coherent, memory=given.memory)
+    trained = model.trained
+    say(f"{model.folder}: {trained.subdomains} subdomains, {len(trained.classes)} classes; {here.line(comm.size)}")
+    found = predict(model, [Path(each) for each in given.sources], comm, here.device, settings)
+
+    def finish() -> None:
+        assert found is not None
+        if csv:
+            write_csv(csv, found)
+        print_predictions(found, csv)
+
+    comm.on_root(finish)

@@ -1,0 +1,326 @@
+"""What was trained, applied to files: the bits of the training, on any number of ranks, in any company."""
+
+import csv
+import re
+import shutil
+
+import h5py
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ddhpc.data.hdf5 import text
+from ddhpc.data.packed import SPLITS
+from ddhpc.data.sources.faces import FaceOptions, prepare_faces
+from ddhpc.data.sources.image_folders import ImageOptions, prepare_images
+from ddhpc.data.sources.volumes import VolumeOptions, prepare_volumes
+from ddhpc.errors import InputError
+from ddhpc.predict import Settings, predict
+from ddhpc.process import Process
+from ddhpc.results.model import open_model
+from tests.conftest import pack_small
+from tests.data.sources.packing import packed_by
+from tests.data.sources.test_dicom import write_series
+from tests.jobs.starting import mpirun
+
+pytestmark = pytest.mark.slow
+
+OPTIONS = [
+    *("--decomposition.overlap", 1, "--local.epochs", 2, "--local.batch_size", 8, "--model.global_width", 8),
+    *("--coarse.epochs", 5, "--run.threads", 1),
+]
+
+
+def draw_images(folder):
+    """Colour, grey and turned images of several sizes."""
+    rng = np.random.default_rng(0)
+    for n in range(45):
+        path = folder / ("bee", "cat", "dog")[n % 3] / f"{n}.{'png' if n % 2 else 'jpg'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (30 + n, 50 - n // 2, 3), np.uint8)
+        pixels[:: 3 + n % 3] //= 4
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.fromarray(pixels).save(path, **({"exif": exif} if n % 5 == 0 else {}))
+    return packed_by(prepare_images, ImageOptions, folder, folder.parent / "x.h5", size=(23, 20))
+
+
+def draw_faces(folder):
+    rng = np.random.default_rng(0)
+    for n in range(40):
+        subject = f"yaleB0{1 + n % 2}"
+        path = folder / subject / f"{subject}_P00A+{n:03}E+00.pgm"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 200 + 40 * (n % 2), (40, 36), np.uint8)).save(path)
+    return packed_by(prepare_faces, FaceOptions, folder, folder.parent / "x.h5", size=(24, 21))
+
+
+def draw_nifti(folder):
+    rng = np.random.default_rng(0)
+    for n in range(24):
+        path = folder / ("no", "yes")[n % 2] / f"{n}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        voxels = rng.integers(-1000, 1000, (13, 11, 9)).astype(np.int16)
+        nib.save(nib.Nifti1Image(voxels, np.diag([-1.5, 1.0, 2.0, 1.0])), path)
+    options = {"shape": (12, 10, 9), "spacing": (1.6, 1.1, 2.0), "window": (-900, 700)}
+    return packed_by(prepare_volumes, VolumeOptions, folder, folder.parent / "x.h5", **options)
+
+
+def draw_dicom(folder):
+    rng = np.random.default_rng(0)
+    for n in range(20):
+        voxels = rng.integers(-1000, 1000, (10, 9, 9)).astype(np.int16)
+        write_series(folder / ("no", "yes")[n % 2] / f"{n}", voxels)
+    return packed_by(prepare_volumes, VolumeOptions, folder, folder.parent / "x.h5", shape=(11, 9, 8))
+
+
+KINDS = {
+    "images": (draw_images, ["--decomposition.grid", 2, 2, "--decomposition.coarse_image", "true"]),
+    "faces": (draw_faces, ["--decomposition.grid", 1, 2, "--coarse.inputs", "decisions", "--model.name", "vgg"]),
+    "nifti": (draw_nifti, ["--decomposition.grid", 2, 1, 1, "--decomposition.coarse_image", "true"]),
+    "dicom": (draw_dicom, ["--decomposition.grid", 1, 1, 1]),
+}
+
+
+def trained(cwd, kind):
+    """A finished run of a kind of files, which stay in `files`, and no packed file."""
+    draw, options = KINDS[kind]
+    (cwd / "files").mkdir()
+    draw(cwd / "files")
+    done = mpirun(0, "--data.file", "x.h5", *options, *OPTIONS, "--output", "run", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    (cwd / "x.h5").rename(cwd / "moved.h5")
+    return cwd
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("images"), "images")
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def stored(cwd):
+    """Final decisions of the run by id."""
+    with h5py.File(cwd / "run/results.h5") as file:
+        pairs = [(file[f"samples/{split}/id"], file[f"coarse/{split}/decision"]) for split in SPLITS]
+        return {name.decode(): row for ids, rows in pairs for name, row in zip(ids[...], rows[...], strict=True)}
+
+
+def asked(cwd, *sources, **settings):
+    """In this process, without MPI."""
+    found = predict(open_model(cwd / "run"), list(sources), Process(), "cpu", Settings(**settings))
+    return dict(zip(found.ids, found.decisions, strict=True)), found
+
+
+def check_same(found, expected, prefix):
+    """To the bit."""
+    for name, row in found.items():
+        assert np.array_equal(row, expected[name.removeprefix(prefix)]), name
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("kind", ["faces", "nifti", "dicom"])
+def test_files_get_the_decisions_that_the_training_stored(kind, tmp_path):
+    check_files(trained(tmp_path, kind))
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_images_get_the_decisions_that_the_training_stored(images):
+    check_files(images)
+
+
+def check_files(cwd):
+    expected, prefix = stored(cwd), f"{cwd}/files/"
+    every, _ = asked(cwd, cwd / "files")
+    assert len(every) == len(expected) >= 20
+    assert len({row.tobytes() for row in every.values()}) > 10, "they differ"
+    check_same(every, expected, prefix)
+    names = list(every)
+    alone, _ = asked(cwd, cwd / "files" / names[7].removeprefix(prefix))
+    assert list(alone) == [names[7]]
+    check_same(alone, expected, prefix)
+    others, _ = asked(cwd, *(cwd / "files" / names[n].removeprefix(prefix) for n in (9, 2, 5)), memory=0)
+    assert list(others) == [names[n] for n in (9, 2, 5)]
+    check_same(others, expected, prefix)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_packed_file_gets_them_too(images):
+    found, _ = asked(images, images / "moved.h5")
+    assert {name.split("/")[0] for name in found} == set(SPLITS)
+    for split in SPLITS:
+        check_same(
+            {name: row for name, row in found.items() if name.startswith(f"{split}/")}, stored(images), f"{split}/"
+        )
+    in_blocks, _ = asked(images, images / "moved.h5", memory=7 * 23 * 20 * 3 / 2**30)
+    assert list(in_blocks) == list(found)
+    assert all(np.array_equal(row, found[name]) for name, row in in_blocks.items())
+
+
+def rows(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("ranks", [0, 2, 3])
+def test_any_number_of_ranks_writes_the_same_table(ranks, images, tmp_path):
+    (tmp_path / "files").symlink_to(images / "files")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    done = mpirun(
+        ranks, "predict", images / "run", "broken.png", "files", "--csv", "out.csv", "--threads", 1, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "not used: broken.png: " in done.stdout
+    assert "1 input could not be used" in done.stdout
+    assert "45 inputs decided: " in done.stdout
+    found, expected = rows(tmp_path / "out.csv"), stored(images)
+    assert list(found[0]) == ["id", "decision", "probability_bee", "probability_cat", "probability_dog"]
+    assert len(found) == 45
+    assert [row["id"] for row in found] == sorted(row["id"] for row in found)
+    for row in found:
+        values = [np.float32(row[f"probability_{name}"]) for name in ("bee", "cat", "dog")]
+        assert np.array_equal(values, expected[row["id"].removeprefix("files/")])
+        assert row["decision"] == ("bee", "cat", "dog")[int(np.argmax(values))]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.png", "files", "out.csv"]
+
+
+def test_labels_tell_how_good_it_is(images, tmp_path):
+    done = mpirun(0, "predict", images / "run", images / "files", "--labels", "--csv", "out.csv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = rows(tmp_path / "out.csv")
+    right = sum(row["label"] == row["decision"] for row in found)
+    assert {row["label"] for row in found} == {"bee", "cat", "dog"}
+    assert f"accuracy {100 * right / 45:.1f} % (95 % interval " in done.stdout
+    packed = mpirun(0, "predict", images / "run", images / "moved.h5", "--labels", cwd=tmp_path)
+    assert packed.returncode == 0, packed.stderr
+    assert "moved.h5: holds the images of the training" in packed.stderr
+    assert f"accuracy {100 * right / 45:.1f} % (95 % interval " in packed.stdout
+    assert "15 more are not shown; --csv FILE writes all" in packed.stdout
+
+
+def test_two_classes_are_told_as_in_medicine(small, tmp_path, capsys):
+    from ddhpc.method.solutions import Predictions
+    from ddhpc.tables.predictions import print_predictions
+
+    decisions = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]], np.float32)
+    found = Predictions(
+        classes=("healthy", "ill"), ids=tuple("abcd"), decisions=decisions, labels=np.array([0, 1, 1, 1]), unusable=()
+    )
+    print_predictions(found, None)
+    said = capsys.readouterr().out
+    assert "ill (positive) against healthy: roc auc 1.000" in said
+    assert "accuracy 75.0 %" in said
+
+
+@pytest.fixture(scope="module")
+def coherent(small, tmp_path_factory):
+    cwd = tmp_path_factory.mktemp("coherent")
+    options = ["--decomposition.grid", 1, 2, "--coherent.start", "transfer", "--coherent.epochs", 1]
+    done = mpirun(2, "--data.file", small, *options, *OPTIONS, "--output", "run", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return cwd
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_coherent_cnn_dnn_decides_where_asked_for(coherent, small):
+    found, _ = asked(coherent, small, coherent=True)
+    with h5py.File(coherent / "run/results.h5") as file:
+        expected = file["coherent/test/decision"][...]
+    assert np.array_equal(np.stack([found[f"test/test/{n}"] for n in range(len(expected))]), expected)
+
+
+def test_without_a_coherent_one_it_is_refused(images):
+    with pytest.raises(InputError, match="--coherent: the run has not trained the coherent CNN-DNN"):
+        asked(images, images / "moved.h5", coherent=True)
+
+
+def test_a_model_of_an_older_packed_file_takes_packed_files_alone(coherent, tmp_path):
+    (tmp_path / "x.png").touch()
+    with pytest.raises(InputError, match=r"x.png: the packed file of the training does not tell how [^\n]*$"):
+        asked(coherent, tmp_path / "x.png")
+
+
+def test_what_does_not_fit_is_one_line(images, small, tmp_path):
+    cases = {
+        "another shape": ([small], "holds images of 16x14, 1 channel, uint8; expected images of 23x20, 3 channels"),
+        "twice": ([images / "files/bee/0.jpg", images / "files"], "0.jpg is named twice"),
+        "nothing": ([tmp_path / "nothing"], "nothing: no such file or directory"),
+        "empty": ([tmp_path], "holds no image"),
+        "no image": ([images / "run/run.yaml"], "is of another kind"),
+        "a results file": ([images / "run/results.h5"], "is an HDF5 file but not a packed file"),
+    }
+    for sources, message in cases.values():
+        with pytest.raises(InputError, match=message) as refused:
+            asked(images, *sources)
+        assert "\n" not in str(refused.value)
+
+
+def test_of_another_class_with_labels_it_is_refused(images, tmp_path):
+    with h5py.File(shutil.copy(images / "moved.h5", tmp_path / "x.h5"), "r+") as file:
+        file["classes"][...] = text(["ant", "cat", "dog"])
+    asked(images, tmp_path / "x.h5")
+    with pytest.raises(InputError, match="has the classes ant, cat, dog; expected those of the model with --labels"):
+        asked(images, tmp_path / "x.h5", labels=True)
+
+
+def test_several_packed_files_are_told_apart(images, tmp_path):
+    shutil.copy(images / "moved.h5", tmp_path / "x.h5")
+    found, _ = asked(images, images / "moved.h5", tmp_path / "x.h5")
+    assert len(found) == 90
+    assert sum(name.startswith(f"{tmp_path}/x.h5/test/") for name in found) > 0
+
+
+@pytest.mark.parametrize("ranks", [0, 2])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere", "x.png"], "nowhere: expected a run directory"),
+        (["RUN", "bad.png", "worse.png"], r"bad.png: .*\(and 1 more\); expected at least one file that fits"),
+        (["RUN", "FILES", "--csv", "no/out.csv"], "--csv no/out.csv: there is no directory no"),
+        (["RUN", "FILES", "--csv", "bad.png"], "--csv bad.png: exists; choose another name, or --overwrite"),
+        (["RUN"], "SOURCES: missing; expected it"),
+        (["RUN", "FILES", "--memory", -1], "--memory -1.0: expected 0 or more GiB"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(arguments, message, ranks, images, tmp_path):
+    if ranks and "RUN" not in arguments[:2]:
+        pytest.skip("one of them is enough")
+    for name in ("bad.png", "worse.png"):
+        (tmp_path / name).write_text("no image")
+    named = {"RUN": images / "run", "FILES": images / "files"}
+    done = mpirun(ranks, "predict", *(named.get(each, each) for each in arguments), cwd=tmp_path)
+    assert done.returncode == 2
+    said = [line for line in done.stderr.splitlines() if line.startswith("ddhpc: ")]
+    assert len(said) == 1
+    assert re.search(message, said[0])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.png", "worse.png"]
+
+
+def test_an_unfinished_run_has_no_model(images, tmp_path):
+    run = shutil.copytree(images / "run", tmp_path / "run")
+    (run / "results.h5").rename(run / "results.h5.part")
+    with pytest.raises(InputError, match=r"the run is not finished \(there is only results.h5.part\)"):
+        asked(tmp_path, images / "moved.h5")
+
+
+def test_a_damaged_network_ends_it(images, tmp_path):
+    run = shutil.copytree(images / "run", tmp_path / "run")
+    with (run / "model/subdomain-00002.safetensors").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(InputError, match="subdomain-00002.safetensors: damaged, its checksum differs"):
+        asked(tmp_path, images / "moved.h5")
+
+
+def test_a_packed_file_of_other_numbers_is_refused(coherent, tmp_path):
+    """The mean would not be that of these."""
+    with pytest.raises(InputError, match="holds images of 16x14, 1 channel, int16; expected images of .*, uint8"):
+        asked(coherent, pack_small(tmp_path / "x.h5", dtype="int16"))
