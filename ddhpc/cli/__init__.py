@@ -10,7 +10,7 @@ from ddhpc.cli.options import closest
 from ddhpc.cli.output import say
 from ddhpc.errors import InputError
 
-VERBS = ("train", "predict", "plan", "doctor", "prepare", "phantom", "inspect", "coarse", "sweep", "report")
+VERBS = ("train", "plan", "doctor", "prepare", "phantom", "inspect", "predict", "coarse", "sweep", "report")
 
 OVERVIEW = """\
 ddhpc {version}: model-parallel training of image classifiers by domain decomposition
@@ -19,12 +19,12 @@ usage: mpirun -n RANKS python -m ddhpc [VERB] [options]
 
 verbs:
   train     (also without a verb) train a local CNN on every subdomain, then the coarse DNN
-  predict   apply what was trained to new images: class and probabilities of each
   plan      print windows, ranks, networks and memory, without training
   doctor    check MPI, HDF5, GPUs, threads, disk and clocks of a job before anything expensive
   prepare   pack raw images into one HDF5 file that all ranks can read their windows from
   phantom   write synthetic chest CT, labelled, to try the 3D problem without patients
   inspect   verify the results of a run and print its table; compare several runs
+  predict   apply what was trained to new images: class and probabilities of each
   coarse    solve the second level of a finished run again, with other options, in seconds
   sweep     run a study: grids, overlaps, networks, seeds; what is finished is not run again
   report    write one HTML page with the figures of a run

@@ -53,6 +53,8 @@ def run(argv: list[str], started: float) -> None:
     given = parse(options, argv)
     if given.memory < 0:
         raise InputError(f"--memory {given.memory}: expected 0 or more GiB")
+    if given.threads < 0:
+        raise InputError(f"--threads {given.threads}: expected 0 or more threads")
     device = Run(device=given.device, threads=given.threads)
     csv = Path(given.csv) if given.csv else None
 

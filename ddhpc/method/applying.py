@@ -67,7 +67,13 @@ class Stored(Block):
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded(Block):
-    """Images in memory."""
+    """Images in memory.
+
+    Example:
+        >>> block = Decoded(pixels=np.zeros((3, 1, 28, 28), np.uint8))
+        >>> block.read((slice(0, 14), slice(0, 10))).shape, block.coarse((7, 7)).shape
+        ((3, 1, 14, 10), (3, 1, 7, 7))
+    """
 
     pixels: np.ndarray
     """[n, C, *spatial] of the stored dtype."""
@@ -88,11 +94,11 @@ class Decoded(Block):
 class Applied:
     """A trained model at work on a device.
 
-    Example:
-        >>> model = open_model(Path("runs/latest"))  # doctest: +SKIP
-        >>> applied = Applied(trained=model.trained, load=model.load, device="cpu")  # doctest: +SKIP
-        >>> applied.decide(Decoded(pixels=np.zeros((1, 1, 28, 28), np.uint8))).shape  # doctest: +SKIP
-        (1, 10)
+    Example::
+
+        model = open_model(Path("runs/latest"))
+        applied = Applied(trained=model.trained, load=model.load, device="cpu")
+        applied.decide(Decoded(pixels=np.zeros((1, 1, 28, 28), np.uint8)))       # [1, 10] float32
     """
 
     trained: Trained

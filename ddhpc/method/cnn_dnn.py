@@ -29,18 +29,38 @@ class Restriction(nn.Module):
         size = level_of(image_shape, shape)
         self.shapes = [image_shape, *([size] if size else []), shape]
         self.rounded = rounded
+        self.places: dict[tuple[int, int], int] = {}
+        """Pixels of the largest box, by step and axis."""
         for step, (before, after) in enumerate(zip(self.shapes[:-1], self.shapes[1:], strict=True)):
             for axis, (pixels, parts) in enumerate(zip(before, after, strict=True)):
-                weights = torch.from_numpy(restriction(pixels, parts).T.copy())
-                self.register_buffer(f"weights_{step}_{axis}", weights, persistent=False)
+                self._add(step, axis, restriction(pixels, parts))
+
+    def _add(self, step: int, axis: int, weights: np.ndarray) -> None:
+        """Which pixel is the first, second, ... of each box along an axis, and its share: [places, parts]."""
+        first, pixels = (weights > 0).argmax(axis=1), weights.shape[1]
+        places = int((weights > 0).sum(axis=1).max())
+        at = first + np.arange(places)[:, None]
+        found = np.minimum(at, pixels - 1)
+        shares = np.where(at == found, weights[np.arange(len(weights)), found], 0)
+        self.places[step, axis] = places
+        self.register_buffer(f"pixels_{step}_{axis}", torch.from_numpy(found), persistent=False)
+        self.register_buffer(f"shares_{step}_{axis}", torch.from_numpy(shares), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Means over boxes, in float64."""
-        steps = len(self.shapes) - 1
+        """Means over boxes, in float64, summed in the order of `pyramid.restrict`, whose bits they have."""
+        steps, dimensions = len(self.shapes) - 1, len(self.shapes[0])
         for step in range(steps):
             x = x.double()
-            for axis in range(len(self.shapes[0])):
-                x = (x.movedim(axis + 2, -1) @ self.get_buffer(f"weights_{step}_{axis}")).movedim(-1, axis + 2)
+            for axis in range(dimensions):
+                found, shares = (self.get_buffer(f"{name}_{step}_{axis}") for name in ("pixels", "shares"))
+                along = (-1, *[1] * (dimensions - 1 - axis))
+                parts = [
+                    x.index_select(axis + 2, found[place]) * shares[place].reshape(along)
+                    for place in range(self.places[step, axis])
+                ]
+                x = parts[0]
+                for part in parts[1:]:
+                    x = x + part
             x = x.float()
             if self.rounded and step < steps - 1:
                 x = x.round()
@@ -62,10 +82,13 @@ class CnnDnn(nn.Module):
         ValueError: the features of a local CNN cannot be told.
 
     Example:
-        >>> from ddhpc.results.model import open_model  # doctest: +SKIP
-        >>> cnn_dnn = open_model(Path("runs/latest")).cnn_dnn()  # doctest: +SKIP
-        >>> cnn_dnn(torch.zeros(1, 1, 28, 28)).shape  # doctest: +SKIP
-        torch.Size([1, 10])
+        >>> from ddhpc.config import Config, Decomposition
+        >>> from ddhpc.method.problem import open_problem
+        >>> from ddhpc.method.trained import trained
+        >>> problem = open_problem(Config(decomposition=Decomposition(grid=(1, 1))))
+        >>> cnn_dnn = CnnDnn(trained(problem, np.array([True])), [problem.local_cnn(0)], None)
+        >>> cnn_dnn(torch.zeros((2, 1, 28, 28), dtype=torch.uint8)).shape
+        torch.Size([2, 10])
     """
 
     mean: Tensor

@@ -41,12 +41,11 @@ if TYPE_CHECKING:
 class Model:
     """A trained model on the disk; no network is in memory.
 
-    Example:
-        >>> model = open_model(Path("runs/latest"))  # doctest: +SKIP
-        >>> model.trained.classes[:2]  # doctest: +SKIP
-        ('T-shirt/top', 'Trouser')
-        >>> model.cnn_dnn()(torch.zeros(1, 1, 28, 28)).shape  # doctest: +SKIP
-        torch.Size([1, 10])
+    Example::
+
+        model = open_model(Path("runs/latest"))
+        model.trained.classes                            # ("T-shirt/top", "Trouser", ...)
+        model.cnn_dnn()(torch.zeros(1, 1, 28, 28))       # [1, 10] float32, class probabilities
     """
 
     folder: Path

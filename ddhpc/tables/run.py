@@ -16,6 +16,7 @@ from ddhpc.method.metrics import RESAMPLES, below_mean
 from ddhpc.method.problem import Problem
 from ddhpc.results import COHERENT, FUSIONS, checkpoint, has_coarse_image, is_finished, names, open_results, verify
 from ddhpc.results.cost import machine
+from ddhpc.results.model_directory import MODEL
 from ddhpc.terminal import console
 from ddhpc.wording import by, duration, percent
 
@@ -78,6 +79,9 @@ def print_run(run: Path) -> None:
             f"{config.model.name} of {parameters.max():,} parameters on each subdomain, {parameters.sum():,} on all; "
             f"{machine(file)}, seed {file.attrs['seed']}"
         )
+        model = "model_sha256" in file.attrs and (run / MODEL).is_dir()
+    if model:
+        out.print(f"model {run / MODEL}  (python -m ddhpc predict {run} FILE...)", soft_wrap=True)
     out.print(
         f"run directory {run}  (python -m ddhpc inspect {run}; h5dump -n {run / 'results.h5'})",
         soft_wrap=True,

@@ -105,10 +105,10 @@ def test_restriction_is_that_of_the_training():
     """To the bit, where the level is rounded and where it is not."""
     rng = np.random.default_rng(0)
     for dtype in ("uint8", "int16", "uint16", "float32"):
-        pixels = rng.integers(0, 200, (3, 2, 45, 31)).astype(dtype)
-        for shape in ((11, 8), (12, 8), (45, 31), (23, 16), (40, 31)):
-            made = Restriction((45, 31), shape, np.dtype(dtype).kind != "f")(torch.from_numpy(pixels))
-            assert np.allclose(made.numpy(), coarse_image(pixels, shape), rtol=1e-6)
+        pixels = rng.integers(0, 200, (3, 2, 44, 31)).astype(dtype)
+        for shape in ((11, 8), (9, 8), (44, 31), (22, 16), (40, 31)):
+            made = Restriction((44, 31), shape, np.dtype(dtype).kind != "f")(torch.from_numpy(pixels))
+            assert np.array_equal(made.numpy(), coarse_image(pixels, shape))
 
 
 @pytest.mark.parametrize("case", ["features", "coarse image"])
