@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import ddhpc
 from ddhpc.config import Coarse
 from ddhpc.data.hdf5 import attribute, reason
-from ddhpc.data.packed.reader import DTYPES
+from ddhpc.data.packed.checks import DTYPES
 from ddhpc.errors import InputError
 from ddhpc.method.decomposition import bounds, whole, windows
 from ddhpc.method.trained import Network, Trained
