@@ -123,6 +123,7 @@ def measure(comm, subdomains: int, given: argparse.Namespace, directory: Path) -
             began = time.perf_counter()
             outcome = results.Outcome(
                 job="",
+                model_sha256=None,
                 labels=labels,
                 present=coarse.present(gathered["val"]),
                 coarse=solution,

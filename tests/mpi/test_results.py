@@ -105,6 +105,7 @@ def write(comm, directory, created=lambda: None):
         ones = [1.0, 1.0, 1.0]
         outcome = results.Outcome(
             job="this",
+            model_sha256=None,
             present=np.array([True] * (subdomains - 1) + [False]),
             coarse=CoarseSolution(
                 network=network,
