@@ -48,7 +48,7 @@ def run(argv: list[str], started: float) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="CPU threads a rank; 0 as in training",
+        help="CPU threads a rank; 0 takes OMP_NUM_THREADS, and without it shares the cores out",
     )
     given = parse(options, argv)
     if given.memory < 0:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from ddhpc.data.packed.pyramid import restriction
+from ddhpc.data.packed.pyramid import boxes
 from ddhpc.method.coarse_images import level_of
 from ddhpc.method.trained import Trained
 from ddhpc.models.features import exposing
@@ -29,22 +29,11 @@ class Restriction(nn.Module):
         size = level_of(image_shape, shape)
         self.shapes = [image_shape, *([size] if size else []), shape]
         self.rounded = rounded
-        self.places: dict[tuple[int, int], int] = {}
-        """Pixels of the largest box, by step and axis."""
         for step, (before, after) in enumerate(zip(self.shapes[:-1], self.shapes[1:], strict=True)):
-            for axis, (pixels, parts) in enumerate(zip(before, after, strict=True)):
-                self._add(step, axis, restriction(pixels, parts))
-
-    def _add(self, step: int, axis: int, weights: np.ndarray) -> None:
-        """Which pixel is the first, second, ... of each box along an axis, and its share: [places, parts]."""
-        first, pixels = (weights > 0).argmax(axis=1), weights.shape[1]
-        places = int((weights > 0).sum(axis=1).max())
-        at = first + np.arange(places)[:, None]
-        found = np.minimum(at, pixels - 1)
-        shares = np.where(at == found, weights[np.arange(len(weights)), found], 0)
-        self.places[step, axis] = places
-        self.register_buffer(f"pixels_{step}_{axis}", torch.from_numpy(found), persistent=False)
-        self.register_buffer(f"shares_{step}_{axis}", torch.from_numpy(shares), persistent=False)
+            for axis, (edge, parts) in enumerate(zip(before, after, strict=True)):
+                pixels, weights = boxes(edge, parts)
+                self.register_buffer(f"pixels_{step}_{axis}", torch.from_numpy(pixels), persistent=False)
+                self.register_buffer(f"weights_{step}_{axis}", torch.from_numpy(weights), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Means over boxes, in float64, summed in the order of `pyramid.restrict`, whose bits they have."""
@@ -52,11 +41,11 @@ class Restriction(nn.Module):
         for step in range(steps):
             x = x.double()
             for axis in range(dimensions):
-                found, shares = (self.get_buffer(f"{name}_{step}_{axis}") for name in ("pixels", "shares"))
+                found, weights = (self.get_buffer(f"{name}_{step}_{axis}") for name in ("pixels", "weights"))
                 along = (-1, *[1] * (dimensions - 1 - axis))
                 parts = [
-                    x.index_select(axis + 2, found[place]) * shares[place].reshape(along)
-                    for place in range(self.places[step, axis])
+                    x.index_select(axis + 2, found[place]) * weights[place].reshape(along)
+                    for place in range(len(found))
                 ]
                 x = parts[0]
                 for part in parts[1:]:

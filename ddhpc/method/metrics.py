@@ -8,6 +8,8 @@ from functools import partial
 import numpy as np
 
 RESAMPLES = 1000
+BINARY = ("roc_auc", "sensitivity", "specificity")
+"""What `scores` tells of two classes alone."""
 CONFIDENCE = 0.95
 BLOCK = 2**17
 """Drawn samples that are looked at together; about 65 bytes each."""

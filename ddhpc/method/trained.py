@@ -136,5 +136,5 @@ def trained(problem: Problem, present: np.ndarray) -> Trained:
         coarse=config.coarse if problem.subdomains > 1 else None,
         coherent=config.coherent.start != "none",
         precision=config.local.precision,
-        preparation=getattr(packed, "preparation", ""),
+        preparation=packed.preparation,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from math import prod
 
@@ -17,16 +18,25 @@ def with_features(cnn: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
     None where no dense layer does, as at the end of a network of convolutions. A layer is known by what it gives, not
     by its place among the modules, where one that nothing calls may stand last.
     """
-    calls: list[tuple[Tensor, Tensor]] = []
-    dense = [layer for layer in cnn.modules() if isinstance(layer, nn.Linear)]
-    hooks = [layer.register_forward_hook(lambda _, given, made: calls.append((given[0], made))) for layer in dense]
+    logits, layers = dense_layers(cnn, x)
+    features = [given for given, made in layers.values() if made is logits and given.ndim == 2]
+    return logits, features[0] if features else None
+
+
+def dense_layers(cnn: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
+    """The logits of a network, and by name of each dense layer what it took and gave, at its last call."""
+    calls: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        return lambda _, given, made: calls.update({name: (given[0], made)})
+
+    dense = {name: layer for name, layer in cnn.named_modules() if isinstance(layer, nn.Linear)}
+    hooks = [layer.register_forward_hook(note(name)) for name, layer in dense.items()]
     try:
-        logits = cnn(x)
+        return cnn(x), calls
     finally:
         for hook in hooks:
             hook.remove()
-    features = [given for given, made in calls if made is logits and given.ndim == 2]
-    return logits, features[0] if features else None
 
 
 class Exposed(nn.Module):
@@ -55,26 +65,16 @@ def exposing(cnn: nn.Module, shape: tuple[int, ...]) -> nn.Module:
     """
     some = next(cnn.parameters())
     x = torch.zeros(shape, device=some.device, dtype=some.dtype)
-    made: dict[str, Tensor] = {}
-    named = {name: layer for name, layer in cnn.named_modules() if isinstance(layer, nn.Linear)}
-    hooks = [
-        layer.register_forward_hook(lambda _, given, out, name=name: made.update({name: out}))
-        for name, layer in named.items()
-    ]
-    try:
-        with torch.no_grad():
-            logits = cnn(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    last = next((name for name, out in made.items() if out is logits), None)
+    with torch.no_grad():
+        logits, layers = dense_layers(cnn, x)
+    last = next((name for name, (_, made) in layers.items() if made is logits), None)
     if last is None:
         raise ValueError("no dense layer makes the logits of this network")
     if not last:
         return Exposed(cnn)
     copy = deepcopy(cnn, {id(each): each for each in (*cnn.parameters(), *cnn.buffers())})
     parent, _, name = last.rpartition(".")
-    setattr(copy.get_submodule(parent), name, Exposed(named[last]))
+    setattr(copy.get_submodule(parent), name, Exposed(cnn.get_submodule(last)))
     with torch.no_grad():
         found = copy(x)
     if found.shape[1] <= logits.shape[1] or not torch.equal(found[:, : logits.shape[1]], logits):

@@ -36,6 +36,13 @@ if TYPE_CHECKING:
     from ddhpc.method.cnn_dnn import CnnDnn
     from ddhpc.models.dnn import Dnn
 
+ABOUT = ("data_digest", "run")
+HINTS = get_type_hints(Trained)
+CUT = ("grid", "overlap", "coarse_shape")
+"""Fields of `Trained` that section `decomposition` of the description holds."""
+PLAIN = tuple(name for name in HINTS if name not in (*CUT, "decomposition", "networks", "coarse"))
+"""Fields of `Trained` that the description holds as they are."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
@@ -53,8 +60,6 @@ class Model:
     trained: Trained
     files: Mapping[str, str]
     """SHA-256 of each file but the description, by name."""
-    digest: str
-    """SHA-256 of the description."""
     about: Mapping[str, str]
     """Of the run: `data_digest` of its packed file, and `run`, its fingerprint."""
 
@@ -137,8 +142,7 @@ def _opened(folder: Path, digest: str | None) -> Model:
     path = folder / DESCRIPTION
     try:
         data = read_description(folder)
-        found = hashlib.sha256(data).hexdigest()
-        if digest not in (None, found):
+        if digest not in (None, hashlib.sha256(data).hexdigest()):
             raise ValueError("is not that of the results file, its checksum differs")
         description = json.loads(data)
         about = {name: str(description[name]) for name in ABOUT}
@@ -146,7 +150,6 @@ def _opened(folder: Path, digest: str | None) -> Model:
             folder=folder,
             trained=from_dict(description),
             files=files_of(description),
-            digest=found,
             about=about,
         )
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
@@ -205,12 +208,6 @@ def from_dict(found: Any) -> Trained:
     if [lower.tolist(), upper.tolist()] != [cut["lower"], cut["upper"]]:
         raise ValueError("has windows that are not those of its grid")
     return Trained(**plain, decomposition=decomposition, networks=networks, coarse=coarse)
-
-
-ABOUT = ("data_digest", "run")
-HINTS = get_type_hints(Trained)
-CUT = ("grid", "overlap", "coarse_shape")
-PLAIN = tuple(name for name in HINTS if name not in (*CUT, "decomposition", "networks", "coarse"))
 
 
 def _checked(found: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from ddhpc.config import Config
 from ddhpc.data.hdf5 import attribute, check_self_contained, decoded
 from ddhpc.data.packed import SPLITS
 from ddhpc.method.decomposition import bounds, whole, windows
+from ddhpc.method.metrics import BINARY
 from ddhpc.results.format import COHERENT, FINAL, FUSIONS, PHASES, SCORED
 
 FLOAT, WHOLE, TEXT = "f", "iu", "S"
-BINARY = ("roc_auc", "sensitivity", "specificity")
 
 DATASETS: dict[str, tuple[str, str]] = {
     "classes": (TEXT, "K"),

@@ -54,6 +54,7 @@ def held_bytes(problem: Problem, subdomain: int) -> int:
         block += images.chunk_samples * 8 * images.channels * prod(images.read_shape)
     if not problem.streamed(subdomain):
         return sum(read.values()) + block
+    # where it will run is not known here, and a GPU takes the larger batches
     batch = max(problem.config.local.batch_size, decision_batch(problem.extent(subdomain), "cuda"))
     return max(block, (AHEAD + 2) * min(batch, problem.packed.samples["train"]) * image["train"])
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ddhpc.data.hdf5 import replace
 from ddhpc.errors import InputError
-from ddhpc.method.metrics import accuracy, confusion, scores
+from ddhpc.method.metrics import BINARY, accuracy, confusion, scores
 from ddhpc.method.solutions import Predictions
 from ddhpc.terminal import console
 from ddhpc.wording import percent, plural
@@ -20,7 +20,6 @@ MOST_SHOWN = 30
 """Inputs in the table; a CSV file has all."""
 MOST_CLASSES = 6
 """Whose probabilities the table shows; of more, that of the decision alone."""
-BINARY = ("roc_auc", "sensitivity", "specificity")
 
 
 def check_csv(path: Path, *, overwrite: bool) -> None:

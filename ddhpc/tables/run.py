@@ -12,7 +12,7 @@ from rich.table import Table
 from ddhpc.config import Config
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
-from ddhpc.method.metrics import RESAMPLES, below_mean
+from ddhpc.method.metrics import BINARY, RESAMPLES, below_mean
 from ddhpc.method.problem import Problem
 from ddhpc.results import COHERENT, FUSIONS, checkpoint, has_coarse_image, is_finished, names, open_results, verify
 from ddhpc.results.cost import machine
@@ -165,16 +165,15 @@ def _scores(file: h5py.File, fusion: str) -> tuple[str, ...]:
 def binary_table(file: h5py.File) -> Table:
     """For two classes, of which the second is the positive one: what is usual in medicine."""
     table = Table()
-    names = ("roc_auc", "sensitivity", "specificity")
-    for column in ("fusion", *(f"{name.replace('_', ' ')} (95 % interval)" for name in names)):
+    for column in ("fusion", *(f"{name.replace('_', ' ')} (95 % interval)" for name in BINARY)):
         table.add_column(column, justify="left" if column == "fusion" else "right")
     for fusion in fusions(file):
         found = file[f"fusion/{fusion}/test"].attrs
-        cells = (f"{found[name]:.3f} ({found[f'{name}_low']:.3f} to {found[f'{name}_high']:.3f})" for name in names)
+        cells = (f"{found[name]:.3f} ({found[f'{name}_low']:.3f} to {found[f'{name}_high']:.3f})" for name in BINARY)
         table.add_row(fusion, *cells)
     negative, positive = file["fusion/mean/test/confusion"][...].sum(1)
     table.caption = f"{positive:,} positive and {negative:,} negative samples"
-    fewest = min(found.get(f"{name}_resamples", RESAMPLES) for name in names)
+    fewest = min(found.get(f"{name}_resamples", RESAMPLES) for name in BINARY)
     if fewest < RESAMPLES:
         table.caption += f"; intervals over those resamples that have both, {fewest:,} of {RESAMPLES:,}"
     return table

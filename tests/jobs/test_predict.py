@@ -264,6 +264,16 @@ def test_what_does_not_fit_is_one_line(images, small, tmp_path):
         assert "\n" not in str(refused.value)
 
 
+def test_files_in_directories_that_are_no_images_are_counted(images, tmp_path, capsys):
+    shutil.copy(images / "files/bee/0.jpg", tmp_path / "0.jpg")
+    for name in ("notes.txt", "more.txt", ".hidden"):
+        (tmp_path / name).touch()
+    found, _ = asked(images, tmp_path)
+    assert len(found) == 1
+    expected = "3 files in the directories left out: 2 other kind of file by its name, 1 hidden"
+    assert expected in capsys.readouterr().out
+
+
 def test_of_another_class_with_labels_it_is_refused(images, tmp_path):
     with h5py.File(shutil.copy(images / "moved.h5", tmp_path / "x.h5"), "r+") as file:
         file["classes"][...] = text(["ant", "cat", "dog"])

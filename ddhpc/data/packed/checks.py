@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from ddhpc.data.hdf5 import decoded
 from ddhpc.data.packed.pyramid import levels
 from ddhpc.errors import InputError
 from ddhpc.wording import by
@@ -30,6 +31,28 @@ def restricted_name(split: str, shape: Sequence[int]) -> str:
         'train/restricted/14x10'
     """
     return f"{split}/restricted/{by(tuple(shape))}"
+
+
+def labels_and_ids(
+    file: h5py.File, path: Path, train: h5py.Dataset
+) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+    """Labels [S] int64 and ids by split; InputError where they are not those of images like the training images."""
+    labels, ids = {}, {}
+    for split in SPLITS:
+        image, label, name = (dataset(file, path, f"{split}/{part}") for part in ("image", "label", "id"))
+        if image.shape[1:] != train.shape[1:] or image.dtype != train.dtype or image.chunks is None:
+            raise InputError(
+                f"{path}: {split}/image is {image.dtype} {image.shape[1:]} a sample; "
+                f"expected chunked {train.dtype} {train.shape[1:]} as in train"
+            )
+        consistent = label.shape == name.shape == image.shape[:1] and label.ndim == 1
+        if not consistent or label.dtype.kind not in "iu" or name.dtype.kind != "S":
+            raise InputError(
+                f"{path}: split {split} has {image.shape[0]} images, label {label.dtype} {label.shape} and "
+                f"id {name.dtype} {name.shape}; expected one integer and one string an image"
+            )
+        labels[split], ids[split] = np.asarray(label, np.int64), decoded(name)
+    return labels, ids
 
 
 def check_labels(path: Path, classes: Sequence[str], labels: Mapping[str, np.ndarray]) -> None:

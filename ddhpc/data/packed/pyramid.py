@@ -25,6 +25,24 @@ def restriction(size: int, parts: int) -> np.ndarray:
     return np.asarray(np.clip(shared, 0, None) * (parts / size))
 
 
+def boxes(size: int, parts: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first, second, ... pixel of each of `parts` equal intervals, and its weight in the mean, see `restriction`.
+
+    Returns:
+        [places, parts] int64 pixels, and [places, parts] float64 weights, zero where an interval has fewer pixels.
+
+    Example:
+        >>> pixels, weights = boxes(3, 2)
+        >>> pixels.tolist(), (3 * weights).round(3).tolist()
+        ([[0, 1], [1, 2]], [[2.0, 1.0], [1.0, 2.0]])
+    """
+    weights = restriction(size, parts)
+    places = np.arange(int((weights > 0).sum(axis=1).max()))[:, None]
+    at = (weights > 0).argmax(axis=1) + places
+    pixels = np.minimum(at, size - 1)
+    return pixels, np.where(at == pixels, weights[np.arange(parts), pixels], 0)
+
+
 def restrict(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Means of images [S, C, *spatial] over `shape` equal boxes: [S, C, *shape] float32, computed in float64.
 
@@ -32,13 +50,9 @@ def restrict(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     one machine stores is what another one computes.
     """
     for axis, parts in enumerate(shape, 2):
-        weights = restriction(pixels.shape[axis], parts)
-        first = (weights > 0).argmax(axis=1)
         means = np.zeros((*pixels.shape[:axis], parts, *pixels.shape[axis + 1 :]))
-        for place in range(int((weights > 0).sum(axis=1).max())):
-            found = np.minimum(first + place, pixels.shape[axis] - 1)
-            share = np.where(first + place == found, weights[np.arange(parts), found], 0)
-            means += pixels.take(found, axis) * share.reshape(-1, *[1] * (pixels.ndim - axis - 1))
+        for found, weights in zip(*boxes(pixels.shape[axis], parts), strict=True):
+            means += pixels.take(found, axis) * weights.reshape(-1, *[1] * (pixels.ndim - axis - 1))
         pixels = means
     return np.ascontiguousarray(pixels, np.float32)
 

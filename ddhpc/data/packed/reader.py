@@ -25,7 +25,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,7 @@ from ddhpc.data.packed.checks import (
     check_restricted,
     check_statistics,
     dataset,
+    labels_and_ids,
     restricted_name,
     statistics,
 )
@@ -249,44 +250,21 @@ def describe(file: h5py.File, path: Path) -> Packed:
             f"{path}: train/image is {train.dtype} {train.shape}; expected chunked [S, C, *spatial] "
             f"in 2 or 3 dimensions of {', '.join(DTYPES)}"
         )
-    samples, labels, ids = {}, {}, {}
-    for split in SPLITS:
-        image, label, name = (dataset(file, path, f"{split}/{part}") for part in ("image", "label", "id"))
-        if image.shape[1:] != train.shape[1:] or image.dtype != train.dtype or image.chunks is None:
-            raise InputError(
-                f"{path}: {split}/image is {image.dtype} {image.shape[1:]} a sample; "
-                f"expected chunked {train.dtype} {train.shape[1:]} as in train"
-            )
-        consistent = label.shape == name.shape == image.shape[:1] and label.ndim == 1
-        if not consistent or label.dtype.kind not in "iu" or name.dtype.kind != "S":
-            raise InputError(
-                f"{path}: split {split} has {image.shape[0]} images, label {label.dtype} {label.shape} and "
-                f"id {name.dtype} {name.shape}; expected one integer and one string an image"
-            )
-        samples[split], labels[split], ids[split] = image.shape[0], np.asarray(label, np.int64), decoded(name)
+    labels, ids = labels_and_ids(file, path, train)
     check_labels(path, classes, labels)
     mean, std = (statistics(file, path, name) for name in ("mean", "std"))
     check_statistics(path, mean, std, channels=train.shape[1])
     sizes = check_restricted(file, path) if version == FORMAT_VERSION else []
-    digest = hashlib.sha256(repr((train.shape[1:], train.dtype.name, classes)).encode())
-    for split in SPLITS:
-        digest.update(labels[split].astype("<i8").tobytes() + "\0".join(ids[split]).encode())
-    digest.update(np.stack([mean, std]).astype("<f8").tobytes())
-    digest.update(b"".join(sampled(file[f"{split}/image"]) for split in SPLITS))
-    checksums = [attribute(file[f"{split}/image"], CHECKSUM, str) for split in SPLITS]
-    if all(checksums):
-        digest.update(repr(checksums).encode())
-    elif _size(path) <= SMALL_BYTES:
-        digest.update(path.read_bytes())
-    for stored in (file[restricted_name(split, size)] for size in sizes for split in SPLITS):
-        digest.update(repr(attribute(stored, CHECKSUM, str)).encode() + sampled(stored, CHECKED_RESTRICTED))
+    known = repr((train.shape[1:], train.dtype.name, classes)).encode()
+    known += b"".join(labels[split].astype("<i8").tobytes() + "\0".join(ids[split]).encode() for split in SPLITS)
+    known += np.stack([mean, std]).astype("<f8").tobytes()
     return Packed(
         path=path,
         image_shape=train.shape[2:],
         channels=train.shape[1],
         dtype=train.dtype.newbyteorder("="),
         classes=classes,
-        samples=samples,
+        samples={split: len(index) for split, index in labels.items()},
         labels=labels,
         mean=mean,
         std=std,
@@ -295,6 +273,20 @@ def describe(file: h5py.File, path: Path) -> Packed:
         restricted={size: file[restricted_name("train", size)].chunks[0] for size in sizes},
         source=attribute(file, "source", str) or "",
         preparation=attribute(file, "preparation", str) or "",
-        digest=digest.hexdigest(),
+        digest=_digest(file, path, known, sizes),
         stamps={_stamp(path)},
     )
+
+
+def _digest(file: h5py.File, path: Path, known: bytes, sizes: Sequence[tuple[int, ...]]) -> str:
+    """`Packed.digest`: over what is `known` of the images, and over the pixels, restricted to `sizes` as well."""
+    digest = hashlib.sha256(known)
+    digest.update(b"".join(sampled(file[f"{split}/image"]) for split in SPLITS))
+    checksums = [attribute(file[f"{split}/image"], CHECKSUM, str) for split in SPLITS]
+    if all(checksums):
+        digest.update(repr(checksums).encode())
+    elif _size(path) <= SMALL_BYTES:
+        digest.update(path.read_bytes())
+    for stored in (file[restricted_name(split, size)] for size in sizes for split in SPLITS):
+        digest.update(repr(attribute(stored, CHECKSUM, str)).encode() + sampled(stored, CHECKED_RESTRICTED))
+    return digest.hexdigest()
