@@ -99,14 +99,16 @@ def check_regular(path: Path) -> None:
         raise InputError(f"{path}: is no regular file; expected an HDF5 file")
 
 
-def check_output(path: Path, *, overwrite: bool) -> None:
-    """Raises InputError, naming --output, where no file can take the path; one there needs `overwrite`."""
+def check_output(path: Path, *, overwrite: bool, option: str = "--output") -> None:
+    """Raises InputError, naming the option, where no file can take the path; a regular one there needs `overwrite`."""
     if os.path.isdir(path):
-        raise InputError(f"--output {path}: is a directory; expected the name of a file")
+        raise InputError(f"{option} {path}: is a directory; expected the name of a file")
     if not os.path.isdir(path.parent):
-        raise InputError(f"--output {path}: there is no directory {path.parent}; create it first")
+        raise InputError(f"{option} {path}: there is no directory {path.parent}; create it first")
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise InputError(f"{option} {path}: is no regular file; expected the name of a file")
     if os.path.exists(path) and not overwrite:
-        raise InputError(f"--output {path}: exists; choose another name, or --overwrite to replace it")
+        raise InputError(f"{option} {path}: exists; choose another name, or --overwrite to replace it")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from ddhpc.data.hdf5 import replace
+from ddhpc.data.hdf5 import check_output, replace
 from ddhpc.errors import InputError
 from ddhpc.method.metrics import BINARY, accuracy, confusion, scores
 from ddhpc.method.solutions import Predictions
@@ -23,13 +23,8 @@ MOST_CLASSES = 6
 
 
 def check_csv(path: Path, *, overwrite: bool) -> None:
-    """InputError, naming --csv, where no file can take the path; one there needs `overwrite`."""
-    if path.is_dir():
-        raise InputError(f"--csv {path}: is a directory; expected the name of a file")
-    if not path.parent.is_dir():
-        raise InputError(f"--csv {path}: there is no directory {path.parent}; create it first")
-    if path.exists() and not overwrite:
-        raise InputError(f"--csv {path}: exists; choose another name, or --overwrite to replace it")
+    """InputError, naming --csv, where no file can be written, see `check_output`."""
+    check_output(path, overwrite=overwrite, option="--csv")
     part = _part(path)
     try:
         part.touch()

@@ -1,6 +1,7 @@
 """What was trained, applied to files: the bits of the training, on any number of ranks, in any company."""
 
 import csv
+import os
 import re
 import shutil
 
@@ -20,6 +21,7 @@ from ddhpc.errors import InputError
 from ddhpc.predict import Settings, predict
 from ddhpc.process import Process
 from ddhpc.results.model import open_model
+from ddhpc.tables.predictions import check_csv
 from tests.conftest import pack_small
 from tests.data.sources.packing import packed_by
 from tests.data.sources.test_dicom import write_series
@@ -310,6 +312,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(ranks, arguments, message, ima
     assert len(said) == 1
     assert re.search(message, said[0])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.png", "worse.png"]
+
+
+def test_nothing_but_a_regular_file_is_replaced(tmp_path):
+    """A device would be lost to the whole machine."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=r"--csv .*/pipe: is no regular file; expected the name of a file"):
+        check_csv(tmp_path / "pipe", overwrite=True)
 
 
 def test_an_unfinished_run_has_no_model(images, tmp_path):

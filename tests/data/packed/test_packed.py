@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import ddhpc.data.packed.reader as module
+from ddhpc.data.hdf5 import check_output
 from ddhpc.data.packed import Contents, Packed, Split, chunks, find, open_packed, write_packed, writer
 from ddhpc.errors import InputError
 
@@ -517,3 +518,10 @@ def test_of_large_files_chunks_from_begin_to_end_are_looked_at(tmp_path):
             stored[place] = 1
             assert chunks.sampled(stored, 3) != before
             stored[place] = 0
+
+
+def test_nothing_but_a_regular_file_is_replaced(tmp_path):
+    """A device would be lost to the whole machine."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=r"--output .*/pipe: is no regular file; expected the name of a file"):
+        check_output(tmp_path / "pipe", overwrite=True)
