@@ -217,7 +217,7 @@ def test_networks_of_different_steps_are_brought_together(fault, small, stopped,
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["raise RuntimeError('the GPU fell off')", "os.kill(os.getpid(), 9)"])
 def test_a_rank_that_fails_ends_the_job(fault, small, tmp_path):
-    """The fault comes well after the 12 steps of the local training and the outputs for three splits, block by block."""
+    """The fault comes after the 12 steps of the local training and the outputs for all blocks of three splits."""
     (tmp_path / "faulty.py").write_text(FAULTY.format(fault=fault).replace("self.steps > 3", "self.steps > 60"))
     arguments = ["--data.file", small, *OPTIONS, "--coherent.start", "scratch", "--model.name", "faulty:faulty"]
     started = time.monotonic()
