@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -13,6 +14,9 @@ import pytest
 
 from ddhpc.data.packed import SPLITS, Contents, Split, write_packed
 from tests.jobs.starting import decisions, start_training
+
+# What a shell starts in the background ignores Ctrl-C, and so would the jobs that are to be interrupted.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SMALL = {"train": 96, "val": 30, "test": 33}
 

@@ -105,7 +105,7 @@ def test_another_option_starts_anew_and_says_so(tmp_path):
 
 def test_an_interrupted_process_says_how_to_go_on(tmp_path):
     photographs(tmp_path / "in", count=150, side=300)
-    job = start(0, "prepare", "images", "in", "--size", 600, 600, "--output", "x.h5", cwd=tmp_path)
+    job = start(0, "prepare", "images", "in", "--size", 200, 200, "--output", "x.h5", cwd=tmp_path)
     while job.poll() is None and not list(tmp_path.glob("x.h5.partial/*-pixels-*.index")):
         time.sleep(0.01)
     job.send_signal(signal.SIGINT)
