@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import prod
 from typing import Any, Literal, get_type_hints
@@ -9,6 +10,8 @@ from typing import Any, Literal, get_type_hints
 import yaml
 
 from ddhpc.errors import InputError
+from ddhpc.recipes import recipe
+from ddhpc.settings import from_options
 from ddhpc.yaml_file import fits, plain_values, with_lists, with_tuples
 
 CODE = ("ddhpc_version", "git_commit")
@@ -243,6 +246,9 @@ class Run:
     stop_signal: Literal["USR1", "USR2"] = "USR2"
     """Signal that asks to stop ahead of the time limit; SIGTERM and SIGINT do as well."""
 
+    report: bool = True
+    """Write the report of the run, a page with figures, when it is finished; needs matplotlib."""
+
     def __post_init__(self) -> None:
         _require(self.checkpoint_seconds > 0, "run.checkpoint_seconds", self.checkpoint_seconds, "more than 0 seconds")
         _require(0 <= self.seed < 2**63, "run.seed", self.seed, "0 <= seed < 2^63")
@@ -264,6 +270,24 @@ class Config:
     def __post_init__(self) -> None:
         start, missing = self.coherent.start, self.coarse.allow_missing
         _require(start == "none" or missing == 0, "coherent.start", start, "--coarse.allow_missing 0 with it")
+
+    @classmethod
+    def from_recipe(cls, name: str, options: Mapping[str, Any] | None = None) -> Config:
+        """A recipe that ships, with single options over it.
+
+        Args:
+            name: of the recipe, see `ddhpc.recipes.recipe_names`.
+            options: by name, as on the command line.
+
+        Raises:
+            InputError: there is no such recipe or option, or a value is of another type or out of range.
+
+        Example:
+            >>> config = Config.from_recipe("flowers", {"data.file": "x.h5", "decomposition.grid": [4, 4]})
+            >>> config.decomposition
+            Decomposition(grid=(4, 4), overlap=4, coarse_image=False, coarse_shape=None)
+        """
+        return from_options(cls, {**recipe(name), **(options or {})})
 
     def to_yaml(self) -> str:
         """The configuration as YAML text that `--config` reads back."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections import Counter
@@ -12,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
+import ddhpc
 from ddhpc.data.packed import SPLITS, Contents, Split, write_packed
 from tests.jobs.starting import decisions, start_training
 
@@ -83,6 +85,21 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Packed file of 12x10x8 volumes."""
     return pack_small(tmp_path_factory.mktemp("packed") / "volumes.h5", (12, 10, 8))
+
+
+@pytest.fixture(scope="session")
+def finished(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on a grid of 2x2, `runs/mine` beside its packed file `small.h5`, trained in this process."""
+    home = tmp_path_factory.mktemp("finished")
+    shutil.copy(small, home / "small.h5")
+    options = {
+        **{"data.file": "small.h5", "decomposition.grid": (2, 2), "model.global_width": 8, "run.threads": 1},
+        **{"local.epochs": 2, "local.batch_size": 16, "coarse.epochs": 5, "run.report": False},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        ddhpc.train(ddhpc.Config.from_recipe("faces", options), "runs/mine")
+    return home / "runs/mine"
 
 
 @pytest.fixture(scope="session")

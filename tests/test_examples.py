@@ -16,8 +16,14 @@ MODULES = sorted(
 )
 
 
+WITH_A_RUN = ("ddhpc.interface", "ddhpc.run")
+"""Their examples find small.h5 and runs/mine."""
+
+
 @pytest.mark.parametrize("name", MODULES)
-def test_example(name):
+def test_example(name, request, monkeypatch):
+    if name in WITH_A_RUN:
+        monkeypatch.chdir(request.getfixturevalue("finished").parents[1])
     failed, tried = doctest.testmod(import_module(name))
     assert tried > 0
     assert failed == 0

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from importlib import import_module
+from types import ModuleType
 
 import pytest
 
@@ -21,3 +23,10 @@ def test_the_import_loads_no_package_but_its_own():
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {name.split(".")[0] for name in loaded} - set(sys.stdlib_module_names) == {"ddhpc"}
     assert [name for name in loaded if name.startswith("ddhpc")] == ["ddhpc"]
+
+
+@pytest.mark.parametrize("name", ["train", "predict"])
+def test_a_public_function_stays_one_when_the_module_of_its_name_is_imported(name):
+    module = import_module(f"ddhpc.{name}")
+    assert getattr(ddhpc, name) is getattr(import_module("ddhpc.interface"), name)
+    assert isinstance(module, ModuleType)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from importlib import import_module
 
 from ddhpc import __version__
-from ddhpc.cli.options import closest
 from ddhpc.cli.output import say
 from ddhpc.errors import InputError
+from ddhpc.settings import closest
 
 VERBS = ("train", "plan", "doctor", "prepare", "phantom", "inspect", "predict", "coarse", "sweep", "report")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import sys
@@ -19,12 +18,11 @@ from ddhpc.config import IDENTITY, SECTIONS, Config, Data
 from ddhpc.errors import InputError
 from ddhpc.parallel import launcher
 from ddhpc.recipes import DEFAULT_RECIPE, recipe_names, recipe_path
+from ddhpc.settings import check_name, closest
 from ddhpc.yaml_file import read_yaml
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
-SIMILAR = 0.75
-"""From which on a word is taken for another one mistyped."""
 OPTION = re.compile(r"--?[A-Za-z].*")
 """A word that is an option, not a value, be it a negative number."""
 
@@ -129,10 +127,8 @@ def parse(parser: ArgumentParser, argv: list[str]) -> Any:
     known = [option for action in parser._actions for option in action.option_strings]
     for word in argv:
         option = word.split("=", 1)[0]
-        if option.startswith("--") and option not in known:
-            raise InputError(f"{option}: unknown option{closest(option, known)}; --help lists all options")
-        if within := [each for each in known if each.startswith(f"{option}.")]:
-            raise InputError(f"{option}: is a section; expected one of its options: {', '.join(within)}")
+        if option.startswith("--"):
+            check_name(option, known)
     try:
         return parser.parse_args(argv)
     except ArgumentError as error:
@@ -193,14 +189,6 @@ def _read(file: Path) -> dict[str, Any]:
             raise InputError(f"{option}: {name}: expected options and their values, found {section}")
         sections[name] = {**sections.get(name, {}), **(section or {})}
     return sections
-
-
-def closest(word: str, known: Iterable[str]) -> str:
-    """A hint at the known word that was perhaps meant: of the same end after a dot, or a few letters off."""
-    known = list(known)
-    close = [each for each in known if each.rpartition(".")[2] == word.lstrip("-")]
-    close = close or difflib.get_close_matches(word, known, n=1, cutoff=SIMILAR)
-    return f", did you mean {' or '.join(close)}?" if close else ""
 
 
 def _value(argv: list[str], option: str) -> str | None:
@@ -282,4 +270,5 @@ def _one_line(message: str) -> str:
         r"\1 or \2. Got value:",
         message,
     )
-    return re.sub(r"\.? Got value:", ", found", message.replace("Expected a ", "expected "))
+    message = message.replace("Expected a ", "expected ").replace(" or expected ", " or ").replace("NoneType", "null")
+    return re.sub(r"\.? Got value:", ", found", message)

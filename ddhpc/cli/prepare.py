@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from ddhpc.cli.options import closest, parse, parser
+from ddhpc.cli.options import parse, parser
 from ddhpc.cli.output import say
 from ddhpc.cli.sources import KINDS, add_common_options
 from ddhpc.errors import InputError, Stopped
 from ddhpc.parallel import launcher
 from ddhpc.parallel.communicator import world
+from ddhpc.settings import closest
 
 
 def run(argv: list[str], started: float) -> None:

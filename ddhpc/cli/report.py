@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ddhpc.cli.options import parse, parser
 from ddhpc.cli.output import alone
-from ddhpc.errors import InputError
+from ddhpc.report import check_needs
 from ddhpc.visible import tell
 
 
@@ -17,10 +17,7 @@ def run(argv: list[str], started: float) -> None:
     options.add_argument("--baseline", metavar="RUN", help="run of the global CNN on the same data, to compare with")
     options.add_argument("--output", metavar="DIR", help="directory of the page (default: report in the run directory)")
     given = parse(options, argv)
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise InputError(f"report draws with matplotlib ({error}); expected it: pip install 'ddhpc[report]'") from error
+    check_needs()
 
     from ddhpc.report.page import write_report
 

@@ -116,7 +116,7 @@ def end_together(error: InputError | Stopped) -> NoReturn:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if rank() == 0:
         complain(message)
-    world = _several()
+    world = several()
     if world and not _all_come(world):
         if world.rank != 0:
             complain(f"{message} (on rank {world.rank})")
@@ -124,6 +124,15 @@ def end_together(error: InputError | Stopped) -> NoReturn:
     if world and isinstance(error, InputError):
         world.Abort(error.code)
     sys.exit(error.code)
+
+
+def raise_together(error: InputError | Stopped) -> NoReturn:
+    """Raise an error where all ranks have failed and meet here, else end all ranks, with its message from this one."""
+    world = several()
+    if world and not _all_come(world):
+        complain(f"ddhpc: {error} (on rank {world.rank})")
+        world.Abort(error.code)
+    raise error
 
 
 def leave(stop: Stopped) -> NoReturn:
@@ -145,12 +154,12 @@ def leave(stop: Stopped) -> NoReturn:
 
 def abort(code: int) -> NoReturn:
     """End all ranks at once: a rank that left on its own would keep the others waiting for ever."""
-    if world := _several():
+    if world := several():
         world.Abort(code)
     sys.exit(code)
 
 
-def _several() -> MPI.Comm | None:
+def several() -> MPI.Comm | None:
     """All ranks, which need MPI to end together; None for one process, and where MPI cannot be had."""
     if size() == 1:
         return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import threading
+from collections.abc import Callable
 from typing import Literal
 
 from ddhpc.errors import Stopped
@@ -13,15 +15,23 @@ class StopRequest:
     """Signals that ask the job to stop: SIGTERM, SIGINT, and the one that the scheduler sends ahead of the time limit.
 
     In the start-up, where there is nothing to save, all ranks leave at once. After `defer` the handler only records
-    the signal, and the training loop looks at it; a second Ctrl-C interrupts at once.
+    the signal, and the training loop looks at it; a second Ctrl-C interrupts at once. Signals come to the main thread
+    alone; in another one nothing is asked for.
+
+    Args:
+        advance: the signal that the scheduler sends.
+        leave: ends this process, or raises, in the start-up.
     """
 
-    def __init__(self, advance: Literal["USR1", "USR2"]) -> None:
+    def __init__(self, advance: Literal["USR1", "USR2"], leave: Callable[[Stopped], None] = launcher.leave) -> None:
         self.signal = ""
-        self._names = ("SIGTERM", "SIGINT", f"SIG{advance}")
+        self._leave = leave
+        self._names: tuple[str, ...] = ("SIGTERM", "SIGINT", f"SIG{advance}")
         self._deferred = False
 
     def __enter__(self) -> StopRequest:
+        if threading.current_thread() is not threading.main_thread():
+            self._names = ()
         self._before = {name: signal.signal(getattr(signal, name), self._note) for name in self._names}
         return self
 
@@ -45,4 +55,4 @@ class StopRequest:
         if not self._deferred:
             for name in self._names:
                 signal.signal(getattr(signal, name), signal.SIG_IGN)
-            launcher.leave(Stopped(f"stopped by {self.signal} in the start-up; continue with the same command"))
+            self._leave(Stopped(f"stopped by {self.signal} in the start-up; continue with the same command"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ddhpc.errors import InputError
+from ddhpc.yaml_file import read_yaml
 
 RECIPES = Path(__file__).parent
 DEFAULT_RECIPE = "fashion_mnist"
@@ -20,3 +22,9 @@ def recipe_path(name: str) -> Path:
     if name not in recipe_names():
         raise InputError(f"--recipe {name}: no such recipe; there are {', '.join(recipe_names())}")
     return RECIPES / f"{name}.yaml"
+
+
+def recipe(name: str) -> dict[str, Any]:
+    """The options of a shipped recipe by name, as in "local.epochs"; InputError names the recipes that exist."""
+    sections = read_yaml(recipe_path(name))
+    return {f"{section}.{option}": value for section, given in sections.items() for option, value in given.items()}

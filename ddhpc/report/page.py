@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
-import warnings
 from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
 
 import h5py
 from jinja2 import Environment, StrictUndefined
-from matplotlib import style
 
 from ddhpc.config import Config
 from ddhpc.data.hdf5 import replace
 from ddhpc.errors import InputError
-from ddhpc.report.figures.style import STYLE
+from ddhpc.report import FOLDER, GENERATOR, PAGE
+from ddhpc.report.figures.style import drawing
 from ddhpc.report.picture import pictures
 from ddhpc.report.section import Section
 from ddhpc.report.sections import sections
@@ -25,9 +24,6 @@ from ddhpc.results import file_system, open_results, verify
 from ddhpc.results.cost import check_baseline
 from ddhpc.visible import visible
 from ddhpc.wording import by
-
-PAGE = "index.html"
-GENERATOR = '<meta name="generator" content="ddhpc report">'
 
 
 def write_report(run: Path, baseline: Path | None, output: Path | None) -> Path:
@@ -41,13 +37,11 @@ def write_report(run: Path, baseline: Path | None, output: Path | None) -> Path:
     Raises:
         InputError: a results file is not whole, the baseline is of other data, or the output cannot be written.
     """
-    directory = output or (run if run.is_dir() else run.parent) / "report"
+    directory = output or (run if run.is_dir() else run.parent) / FOLDER
     page = directory / PAGE
     if page.exists() and GENERATOR not in page.read_text(errors="replace"):
         raise InputError(f"--output {directory}: holds an {PAGE} that is no report; expected another directory")
-    with ExitStack() as stack, style.context(["default", STYLE]), warnings.catch_warnings():
-        # Letters that the font of the figures lacks are boxes there; the tables beside them have the names.
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+    with ExitStack() as stack, drawing():
         file = stack.enter_context(_whole(run))
         other = stack.enter_context(_whole(baseline)) if baseline else None
         if baseline and other is not None:

@@ -92,7 +92,8 @@ def row(run: Path) -> Row:
         final, labels = file["coarse/test/decision"][...], file["samples/test/label"][...]
         interval = file["fusion/dnn/test"].attrs if "test" in file["fusion/dnn"] else scores(final, labels)
         settings = config.to_dict()
-        del settings["run"]["seed"]
+        for name in ("seed", "report"):
+            del settings["run"][name]
         return Row(
             run=run.name,
             data=Path(config.data.file).stem,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from math import prod
 from pathlib import Path
 
 import h5py
 import numpy as np
+from rich.console import Console
 from rich.table import Table
 
 from ddhpc.config import Config
@@ -14,12 +16,14 @@ from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
 from ddhpc.method.metrics import BINARY, RESAMPLES, below_mean
 from ddhpc.method.problem import Problem
-from ddhpc.results import COHERENT, FUSIONS, checkpoint, has_coarse_image, is_finished, names, open_results, verify
+from ddhpc.results import FUSIONS, checkpoint, has_coarse_image, is_finished, names, open_results, verify
 from ddhpc.results.cost import machine
+from ddhpc.results.decisions import fusions
 from ddhpc.results.model_directory import MODEL
-from ddhpc.terminal import console
+from ddhpc.terminal import PlainConsole, console
 from ddhpc.wording import by, duration, percent
 
+HTML = '<pre style="line-height: 1.2; overflow-x: auto">{code}</pre>'
 SHOWN_SPLITS = ("val", "test")
 FEW_STEPS = 100
 """Of a local CNN. On 228 faces 30 steps gave a third of the accuracy of 300."""
@@ -61,24 +65,7 @@ def print_run(run: Path) -> None:
     """Print the table of a finished run; InputError if there is none."""
     out = console()
     with open_results(run) as file:
-        tables = {
-            "Accuracy of the local CNNs in %, val / test, laid out as the grid": _grid_table(file),
-            "Accuracy of the final decision": _fusion_table(file),
-        }
-        classes = names(file["classes"])
-        if len(classes) == 2 and "test" in file["fusion/dnn"]:
-            tables[f"Test of {classes[1]} (positive) against {classes[0]}"] = binary_table(file)
-        if "fusion/absent/more" in file and len(file["fusion/absent/more"]) > 1:
-            tables["Accuracy on test with fewer subdomains"] = _absent_table(file)
-        for title, table in {**tables, "Time": _time_table(file)}.items():
-            out.print(f"\n{title}", style="bold")
-            out.print(table)
-        config = Config.from_yaml(file.attrs["config"])
-        parameters = file["local/parameters"][...]
-        out.print(
-            f"{config.model.name} of {parameters.max():,} parameters on each subdomain, {parameters.sum():,} on all; "
-            f"{machine(file)}, seed {file.attrs['seed']}"
-        )
+        print_tables(file, out)
         model = "model_sha256" in file.attrs and (run / MODEL).is_dir()
     if model:
         out.print(f"model {run / MODEL}  (python -m ddhpc predict {run} FILE...)", soft_wrap=True)
@@ -86,6 +73,35 @@ def print_run(run: Path) -> None:
         f"run directory {run}  (python -m ddhpc inspect {run}; h5dump -n {run / 'results.h5'})",
         soft_wrap=True,
     )
+
+
+def print_tables(file: h5py.File, out: Console) -> None:
+    """Print what a results file holds, table by table."""
+    tables = {
+        "Accuracy of the local CNNs in %, val / test, laid out as the grid": _grid_table(file),
+        "Accuracy of the final decision": _fusion_table(file),
+    }
+    classes = names(file["classes"])
+    if len(classes) == 2 and "test" in file["fusion/dnn"]:
+        tables[f"Test of {classes[1]} (positive) against {classes[0]}"] = binary_table(file)
+    if "fusion/absent/more" in file and len(file["fusion/absent/more"]) > 1:
+        tables["Accuracy on test with fewer subdomains"] = _absent_table(file)
+    for title, table in {**tables, "Time": _time_table(file)}.items():
+        out.print(f"\n{title}", style="bold")
+        out.print(table)
+    config = Config.from_yaml(file.attrs["config"])
+    parameters = file["local/parameters"][...]
+    out.print(
+        f"{config.model.name} of {parameters.max():,} parameters on each subdomain, {parameters.sum():,} on all; "
+        f"{machine(file)}, seed {file.attrs['seed']}"
+    )
+
+
+def html_tables(file: h5py.File) -> str:
+    """The same tables as HTML, for notebooks."""
+    out = PlainConsole(width=120, color_system=None, record=True, file=io.StringIO())
+    print_tables(file, out)
+    return out.export_html(inline_styles=True, code_format=HTML)
 
 
 def _grid_table(file: h5py.File) -> Table:
@@ -136,11 +152,6 @@ def shortfall(file: h5py.File) -> list[str]:
         return []
     told = below_mean(found.attrs["above_mean"], found.attrs["above_mean_error"])
     return [told] if told else []
-
-
-def fusions(file: h5py.File) -> tuple[str, ...]:
-    """The fusions that a results file holds, and the coherent CNN-DNN where it was trained."""
-    return tuple(name for name in (*FUSIONS, COHERENT) if name in file["fusion"])
 
 
 def _absent_table(file: h5py.File) -> Table:

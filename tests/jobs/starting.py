@@ -17,12 +17,19 @@ TRAINING = [
     *("--model.global_width", 8, "--local.shift", 1, "--run.threads", 1, "--run.checkpoint_seconds", 1),
 ]
 """Long enough to be disturbed."""
+WITHOUT_REPORT = ["--run.report", "false"]
 
 
 def command(ranks: int, *arguments: object, through: tuple[str, ...] = ()) -> list[str]:
-    """`mpirun -n RANKS python -m ddhpc ARGUMENTS`, each rank started through a command; without mpirun for 0 ranks."""
+    """`mpirun -n RANKS python -m ddhpc ARGUMENTS`, each rank started through a command; without mpirun for 0 ranks.
+
+    A training with options writes no report unless they say so: its seconds would add up.
+    """
     launcher = ["mpirun", "-n", str(ranks)] if ranks else []
-    return [*launcher, *through, sys.executable, "-m", "ddhpc", *map(str, arguments)]
+    words = [*map(str, arguments)]
+    if words and words[0].startswith("--") and words[0] != "--help" and "--run.report" not in words:
+        words += WITHOUT_REPORT
+    return [*launcher, *through, sys.executable, "-m", "ddhpc", *words]
 
 
 def environment() -> dict[str, str]:

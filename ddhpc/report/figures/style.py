@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from matplotlib import style
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
@@ -40,6 +44,17 @@ STYLE: dict[str, Any] = {
     # Names of classes are no formulas.
     "text.parse_math": False,
 }
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Draw in this style, whatever the user's is.
+
+    Letters that the font of the figures lacks are boxes there; the tables beside them have the names.
+    """
+    with style.context(["default", STYLE]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        yield
 
 
 def new_figure(height: float) -> Figure:
