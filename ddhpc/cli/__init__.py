@@ -10,7 +10,7 @@ from ddhpc.cli.output import say
 from ddhpc.errors import InputError
 from ddhpc.settings import closest
 
-VERBS = ("train", "plan", "doctor", "prepare", "phantom", "inspect", "predict", "coarse", "sweep", "report")
+VERBS = ("train", "plan", "doctor", "prepare", "phantom", "inspect", "predict", "export", "coarse", "sweep", "report")
 
 OVERVIEW = """\
 ddhpc {version}: model-parallel training of image classifiers by domain decomposition
@@ -25,6 +25,7 @@ verbs:
   phantom   write synthetic chest CT, labelled, to try the 3D problem without patients
   inspect   verify the results of a run and print its table; compare several runs
   predict   apply what was trained to new images: class and probabilities of each
+  export    write it as one network for programs without ddhpc: ONNX, or .pt2 for torch
   coarse    solve the second level of a finished run again, with other options, in seconds
   sweep     run a study: grids, overlaps, networks, seeds; what is finished is not run again
   report    write one HTML page with the figures of a run

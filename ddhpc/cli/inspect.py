@@ -6,6 +6,8 @@ from pathlib import Path
 
 from ddhpc.cli.options import parse, parser
 from ddhpc.cli.output import alone
+from ddhpc.errors import InputError
+from ddhpc.visible import tell
 
 
 def run(argv: list[str], started: float) -> None:
@@ -13,10 +15,29 @@ def run(argv: list[str], started: float) -> None:
     options = parser("inspect", "Verify the results of a run and print its table; compare several runs.")
     options.add_argument("runs", nargs="+", metavar="RUN", help="run directory or results file")
     options.add_argument("--write", metavar="STEM", help="write the comparison to STEM.txt, STEM.csv and STEM.tex")
+    options.add_argument(
+        "--decisions",
+        metavar="FILE.csv",
+        help="write a row for each sample of the run: split, id, label, decision, probabilities of all fusions",
+    )
+    options.add_argument("--overwrite", action="store_true", help="replace the file of --decisions")
     given = parse(options, argv)
+    paths, stem = [Path(run) for run in given.runs], given.write and Path(given.write)
+    if given.decisions and (len(paths) > 1 or stem):
+        raise InputError(f"--decisions {given.decisions}: expected it with one run, and without --write")
 
     from ddhpc.tables.comparison import compare
+    from ddhpc.tables.decisions import check_file, write_decisions
     from ddhpc.tables.run import inspect_run
 
-    paths, stem = [Path(run) for run in given.runs], given.write and Path(given.write)
-    alone(lambda: inspect_run(paths[0]) if len(paths) == 1 and not stem else compare(paths, stem))
+    def show() -> None:
+        if given.decisions:
+            check_file(Path(given.decisions), overwrite=given.overwrite)
+        if len(paths) > 1 or stem:
+            compare(paths, stem)
+        else:
+            inspect_run(paths[0])
+        if given.decisions:
+            tell(f"{given.decisions}: {write_decisions(paths[0], Path(given.decisions)):,} rows")
+
+    alone(show)

@@ -9,7 +9,10 @@ from ddhpc.cli.study import read_study
 from ddhpc.errors import InputError
 
 STUDY = {
-    "options": {"local.epochs": 1, "coarse.epochs": 2, "model.global_width": 8, "run.threads": 1},
+    "options": {
+        **{"local.epochs": 1, "coarse.epochs": 2, "model.global_width": 8, "run.threads": 1},
+        "run.report": False,
+    },
     "vary": [
         {"decomposition.grid": [[1, 1]]},
         {"decomposition.grid": [[2, 2]], "decomposition.overlap": [0], "run.seed": [0, 1]},

@@ -35,6 +35,9 @@ def test_sixteen_ranks_train_fashion_mnist(tmp_path):
         assert file.attrs["ranks"] == 16
     assert re.search(r"\d:\d\d  local CNNs +\d+%.*slowest.*fastest.*left", completed.stdout)
     assert "\x1b" not in completed.stdout
+    page = run.resolve() / "report/index.html"
+    assert completed.stdout.splitlines()[-1] == f"report {page.relative_to(tmp_path)}"
+    assert page.read_text().count("data:image/png") >= 6, "a person who started with `make run` sees what was done"
 
 
 def test_one_rank_gives_the_bits_of_sixteen(tmp_path):

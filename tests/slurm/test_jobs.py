@@ -47,6 +47,7 @@ SETTINGS = {
     "coarse.epochs": 5,
     "run.threads": 1,
     "run.checkpoint_seconds": 1,
+    "run.report": "false",
 }
 OPTIONS = [
     word
