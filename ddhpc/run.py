@@ -120,6 +120,8 @@ class Run:
     def model(self) -> CnnDnn:
         """The trained CNN-DNN as a torch module, from whole images [B, C, *spatial] to probabilities [B, K].
 
+        Images are in stored units, as the packed file has them; its method `predict` takes files instead.
+
         Raises:
             InputError: the run was made before models were kept, or its model is damaged.
 

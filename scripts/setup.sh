@@ -192,7 +192,7 @@ setup() { # run|test
   elif has "$python" || [ "$python" != python3 ]; then
     check_python # before anything is installed; a missing python3 comes with Debian's packages
   fi
-  local packages=$run_packages extras=""
+  local packages=$run_packages extras="[report]"
   if [ "$1" = test ]; then
     packages+=$test_packages
     extras="[test,ct,monai]"

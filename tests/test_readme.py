@@ -22,7 +22,7 @@ COMMANDS = [
     for line in block.splitlines()
     if re.match(r"(mpirun|python -m ddhpc|srun)", line)
 ]
-OTHER_VERBS = r"ddhpc (prepare|phantom|inspect|predict|coarse|report|sweep|doctor|plan|--help)"
+OTHER_VERBS = r"ddhpc (prepare|phantom|inspect|predict|export|coarse|report|sweep|doctor|plan|--help)"
 TRAININGS = [command for command in COMMANDS if not re.search(OTHER_VERBS, command)]
 
 

@@ -3,12 +3,15 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 import ddhpc
+from ddhpc.cli import main
 from ddhpc.results import FUSIONS
 from tests.conftest import SMALL
 
@@ -49,6 +52,27 @@ def test_its_model_decides_as_it_did(run, small):
     with torch.inference_mode():
         final = run.model()(torch.from_numpy(images)).numpy()
     assert np.allclose(final, run.decisions("test"), atol=1e-5)
+
+
+def test_its_model_takes_files(tmp_path, monkeypatch, run):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name, colour in (("red", (200, 30, 30)), ("blue", (30, 30, 200))):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(30):
+            pixels = rng.integers(0, 60, (30, 40, 3)) + np.array(colour)
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(f"photos/{name}/{number}.png")
+    main(["prepare", "images", "photos", "--output", "photos.h5", "--size", "16", "16"], 0)
+    options = {"data.file": "photos.h5", "local.epochs": 1, "coarse.epochs": 1, "decomposition.grid": (1, 2)}
+    options |= {"run.report": False, "model.global_width": 8, "local.batch_size": 16}
+    trained = ddhpc.train(ddhpc.Config.from_recipe("fashion_mnist", options), "photos")
+    paths = [Path("photos", name) for name in trained.ids("test")]
+    assert np.allclose(trained.model().predict(paths), trained.decisions("test"), atol=1e-5)
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(ddhpc.InputError, match="^text.png: "):
+        trained.model().predict(["text.png"])
+    with pytest.raises(ddhpc.InputError, match="does not tell how its images were prepared"):
+        run.model().predict(["text.png"])
 
 
 def test_what_is_unknown_is_refused(run):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ddhpc.data.packed.pyramid import boxes
+from ddhpc.errors import InputError
 from ddhpc.method.coarse_images import level_of
 from ddhpc.method.trained import Trained
 from ddhpc.models.features import exposing
@@ -108,6 +110,27 @@ class CnnDnn(nn.Module):
             return outputs[0]
         logits: Tensor = self.coarse(torch.cat(outputs, 1))
         return logits.softmax(1)
+
+    def predict(self, paths: Sequence[str | Path]) -> np.ndarray:
+        """Final decisions [n, K] float32 for files, each prepared as those of the training were, and alone.
+
+        Raises:
+            InputError: a file cannot be used, or the training does not tell how its files were prepared.
+        """
+        from ddhpc.data.sources.preparation import Preparation
+
+        if not self.trained.preparation:
+            raise InputError(
+                "the packed file of the training does not tell how its images were prepared; expected one that this "
+                "version's `prepare` has made"
+            )
+        preparation = Preparation.from_json(self.trained.preparation, "the model")
+        found = [np.zeros((0, len(self.trained.classes)), np.float32)]
+        with torch.inference_mode():
+            for path in paths:
+                pixels = torch.tensor(preparation.apply(Path(path))[None], device=self.mean.device)
+                found.append(self(pixels).cpu().numpy())
+        return np.concatenate(found)
 
     def local_outputs(self, images: Tensor) -> list[Tensor]:
         """Local outputs [B, K + F] float32 of each subdomain, zeros where it is absent."""
