@@ -62,6 +62,7 @@ def ddhpc(grid: str, arguments: list[str], ranks: int, directory: Path, log: Pat
     """A training by ddhpc, from its start even where an earlier one was stopped."""
     overlap = [] if grid != "1x1" else ["--decomposition.overlap", "0"]
     command = ["mpirun", "-n", str(ranks), sys.executable, "-m", "ddhpc", *arguments, "--run.threads", "1"]
+    command += ["--run.report", "false"]
     command += ["--decomposition.grid", *grid.split("x"), *overlap, "--output", str(directory), "--overwrite"]
 
     def accuracy(printed: str) -> float:

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from ddhpc.data.hdf5 import decoded, reason
-from ddhpc.data.packed.reader import SPLITS
+from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
 from ddhpc.results.format import COHERENT, FINAL, FUSIONS
 from ddhpc.results.reader import digest
