@@ -94,6 +94,27 @@ def test_bad_input_is_raised_on_all_ranks(small, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "code", "said"),
+    [
+        ('config.__dict__["local"] = None', 1, "ddhpc: error on rank 1:"),
+        ('config.local.__dict__["epochs"] = "x"', 2, "ddhpc: --local.epochs: expected int, found x (on rank 1)"),
+    ],
+)
+def test_an_error_of_one_rank_ends_all(fault, code, said, small, tmp_path):
+    file = script(small, tmp_path)
+    alone = f"from mpi4py import MPI\nif MPI.COMM_WORLD.rank == 1:\n    {fault}\ntry:\n    run"
+    file.write_text(file.read_text().replace("try:\n    run", alone))
+    done = subprocess.run(
+        ["mpirun", "-n", "2", sys.executable, file],
+        **{"cwd": tmp_path, "env": environment(), "capture_output": True, "text": True, "timeout": 120},
+    )
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "accuracy" not in done.stdout
+
+
+@pytest.mark.slow
 def test_an_interrupt_makes_checkpoints_and_the_same_call_continues(small, tmp_path):
     long = script(small, tmp_path, **{"local.epochs": 3000, "run.checkpoint_seconds": 1})
     with (tmp_path / "said").open("w") as said:

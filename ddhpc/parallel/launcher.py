@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 AGREE_SECONDS = 5.0
+HERE = 1
+"""Tag of the messages by which ranks that have failed find each other."""
 POLL_SECONDS = 0.01
 FIRST_WORD_SECONDS = 0.5
 """Time for rank 0 to say why, before the launcher ends it because another rank has left."""
@@ -171,10 +173,23 @@ def several() -> MPI.Comm | None:
 
 
 def _all_come(world: MPI.Comm) -> bool:
-    """Whether all ranks are here within AGREE_SECONDS."""
-    together, deadline = world.Ibarrier(), time.monotonic() + AGREE_SECONDS
-    while not together.Test():
+    """Whether all ranks are here within AGREE_SECONDS.
+
+    All tell rank 0, which answers when all have. No barrier: a rank that is not here may be in another collective of
+    the same communicator, such as that which starts `communicator.world`, and the two would meet.
+    """
+    from mpi4py import MPI
+
+    nothing = [None, 0, MPI.BYTE]
+    others = range(1, world.size) if world.rank == 0 else [0]
+    coming = [world.Irecv(nothing, other, HERE) for other in others]
+    if world.rank != 0:
+        world.Isend(nothing, 0, HERE)
+    deadline = time.monotonic() + AGREE_SECONDS
+    while not MPI.Request.Testall(coming):
         if time.monotonic() > deadline:
             return False
         time.sleep(POLL_SECONDS)
+    if world.rank == 0:
+        MPI.Request.Waitall([world.Isend(nothing, other, HERE) for other in others])
     return True
