@@ -13,7 +13,7 @@ from ddhpc.errors import InputError
 from ddhpc.method.problem import open_problem
 from ddhpc.train import check_teams
 from tests.conftest import pack_small
-from tests.jobs.starting import mpirun
+from tests.jobs.starting import mpirun, start
 
 
 def refused(completed, message):
@@ -152,3 +152,14 @@ def test_a_finished_run_is_not_overwritten_unless_asked(small, tmp_path):
     assert (tmp_path / "run/results.h5").read_bytes() == before
     assert mpirun(4, *command, "--overwrite", "--run.seed", 1, cwd=tmp_path).returncode == 0
     assert (tmp_path / "run/results.h5").read_bytes() != before
+
+
+@pytest.mark.slow
+def test_a_rank_whose_options_alone_are_wrong_ends_the_job(small, tmp_path):
+    """As where a configuration file differs between nodes: the others are then starting MPI."""
+    (tmp_path / "mine.yaml").write_text("local: {epochs: 1}")
+    wrong = 'if [ "${OMPI_COMM_WORLD_RANK-$PMI_RANK}" = 1 ]; then exec "$@" --local.epochs x; else exec "$@"; fi'
+    job = start(2, "--config", "mine.yaml", "--data.file", small, cwd=tmp_path, through=("bash", "-c", wrong, "bash"))
+    assert job.wait(timeout=60) == 2
+    said = (tmp_path / "stderr").read_text()
+    assert "ddhpc: --local.epochs: expected int, found x (on rank 1)" in said
