@@ -44,7 +44,8 @@ def sections(file: h5py.File, baseline: h5py.File | None, pictures: Pictures, so
 def _domain(file: h5py.File) -> domain.Domain:
     attributes = file["decomposition"].attrs
     shape, grid = (tuple(attributes[name].tolist()) for name in ("image_shape", "grid"))
-    return domain.Domain(shape=shape, grid=grid, overlap=int(attributes["overlap"]))
+    coarse = tuple(attributes["coarse_shape"].tolist()) if has_coarse_image(file) else ()
+    return domain.Domain(shape=shape, grid=grid, overlap=int(attributes["overlap"]), coarse_shape=coarse)
 
 
 def _decomposition(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Section:
