@@ -81,7 +81,7 @@ def ablate(file: h5py.File) -> Ablation:
         raise InputError(f"--ablation: an older version wrote {file.filename}; expected a run of this one")
     device, threads = _place(file)
     with _threads(threads):
-        solved = {inputs: _decisions(file, inputs, device) for inputs in wanted}
+        solved = {inputs: decisions_with(file, inputs, device) for inputs in wanted}
     labels = {split: file[f"samples/{split}/label"][...] for split in results.SCORED}
     alone, full = solved[wanted[0]], solved[wanted[-1]]
     image = {split: file[f"local/{split}/decision"][-1] for split in results.SCORED}
@@ -99,7 +99,7 @@ def ablate(file: h5py.File) -> Ablation:
     )
 
 
-def _decisions(file: h5py.File, inputs: Inputs, device: str) -> dict[str, np.ndarray]:
+def decisions_with(file: h5py.File, inputs: Inputs, device: str) -> dict[str, np.ndarray]:
     """The final decisions [S, K] on val and test of the coarse DNN solved with some of its inputs."""
     config = Config.from_yaml(file.attrs["config"])
     subdomains = len(file["subdomain"])
