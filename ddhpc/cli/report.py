@@ -15,6 +15,11 @@ def run(argv: list[str], started: float) -> None:
     options = parser("report", "Write one HTML page with the figures of a run, and the figures as PNG and SVG.")
     options.add_argument("run", metavar="RUN", help="run directory or results file")
     options.add_argument("--baseline", metavar="RUN", help="run of the global CNN on the same data, to compare with")
+    options.add_argument(
+        "--ablation",
+        action="store_true",
+        help="show what each input of the second level brought: solves the coarse DNN again, in seconds",
+    )
     options.add_argument("--output", metavar="DIR", help="directory of the page (default: report in the run directory)")
     given = parse(options, argv)
     check_needs()
@@ -22,4 +27,4 @@ def run(argv: list[str], started: float) -> None:
     from ddhpc.report.page import write_report
 
     baseline, output = (Path(path) if path else None for path in (given.baseline, given.output))
-    alone(lambda: tell(str(write_report(Path(given.run), baseline, output))))
+    alone(lambda: tell(str(write_report(Path(given.run), baseline, output, ablation=given.ablation))))

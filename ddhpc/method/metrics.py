@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
+from statistics import NormalDist
 
 import numpy as np
 
@@ -49,6 +51,31 @@ def margin(decisions: np.ndarray, other: np.ndarray, labels: np.ndarray) -> tupl
     """
     differences = np.subtract(decisions.argmax(-1) == labels, other.argmax(-1) == labels, dtype=np.float64)
     return float(differences.mean()), float(differences.std() / np.sqrt(len(labels)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """How good decisions are, and how much better than others for the same samples; shares from 0 to 1."""
+
+    accuracy: float
+    interval: tuple[float, float]
+    """Of the accuracy, see `scores`."""
+    above: float
+    """Accuracy less that of the others."""
+    above_interval: tuple[float, float]
+    """Of the difference: as many standard errors to either side as a normal distribution has 95 % within."""
+
+
+def compare(decisions: np.ndarray, other: np.ndarray, labels: np.ndarray) -> Compared:
+    """Compare decisions [S, K] with others for the same samples, whose labels are [S]; see `margin`."""
+    found, (above, error) = scores(decisions, labels), margin(decisions, other, labels)
+    reach = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * error
+    return Compared(
+        accuracy=float(accuracy(decisions, labels)),
+        interval=(found["accuracy_low"], found["accuracy_high"]),
+        above=above,
+        above_interval=(above - reach, above + reach),
+    )
 
 
 def below_mean(above: float, error: float) -> str:

@@ -15,7 +15,7 @@ from ddhpc.report.figures import domain
 from ddhpc.report.figures.style import shortened
 from ddhpc.report.picture import Pictures
 from ddhpc.report.section import OLD, Section
-from ddhpc.results import has_coarse_image, names, stored_outputs
+from ddhpc.results import names, stored_outputs
 from ddhpc.wording import percent
 
 MOVED = 0.05
@@ -84,7 +84,8 @@ def dependence(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Sect
     weights = {name: np.asarray(values, np.float32) for name, values in file["coarse/weights"].items()}
     classes, labels = names(file["classes"]), file["samples/test/label"][...]
     config = Config.from_yaml(file.attrs["config"]).coarse
-    outputs, final = stored_outputs(file), file["coarse/test/decision"][...]
+    outputs = stored_outputs(file, memory_limit=config.memory_limit)
+    final = file["coarse/test/decision"][...]
     local, usual = outputs["test"], outputs["train"].mean(axis=1)
     expected = coarse.weight_shapes(subdomains, len(classes), local.shape[2] - len(classes), config)
     if not set(expected) <= set(weights):
@@ -92,7 +93,8 @@ def dependence(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Sect
     if {name: values.shape for name, values in weights.items()} != expected:
         raise InputError(f"{file.filename}: its coarse DNN is not that of its configuration; expected the same widths")
     network = coarse.restored(weights, config)
-    shares = drops(partial(coarse.decide, network), local, usual)
+    blocks = (local[:, start : start + coarse.BLOCK] for start in range(0, local.shape[1], coarse.BLOCK))
+    shares = np.concatenate([drops(partial(coarse.decide, network), block, usual) for block in blocks])
     if not np.isfinite(shares).all():
         raise InputError(f"{file.filename}: its coarse DNN decides nothing; expected finite weights")
     chosen = examples(labels, final, coarse.vote(local[:, :, : len(classes)]), shares, EXAMPLES)
@@ -101,11 +103,15 @@ def dependence(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Sect
     named = [shortened(name) for name in classes]
     decided = [f"{named[final[n].argmax()]}, {percent(final[n].max())}" for n in chosen]
     truth = ["right" if final[n].argmax() == labels[n] else f"is {named[labels[n]]}" for n in chosen]
-    if has_coarse_image(file):
-        truth = [f"{word}; coarse image {found[n, -1]:+.0f}" for n, word in zip(chosen, truth, strict=True)]
     said = [f"{n}: {words}\n{word}" for n, words, word in zip(chosen, decided, truth, strict=True)]
     overall = found.mean(axis=0)
     most = int(overall.argmax())
+    numbers = [str(n) for n in range(subdomains)]
+    beside, drawn = "", "Test images with the influence of each subdomain drawn over them"
+    if area.coarse_shape:
+        numbers[-1] = f"{subdomains - 1} (coarse image)"
+        beside = f"The coarse image stands beside, in the same colours; it has {overall[-1]:.1f} points on average. "
+        drawn += ", the coarse image beside"
     return Section(
         name="dependence",
         title=title,
@@ -114,19 +120,27 @@ def dependence(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Sect
         "arXiv:1311.2901) at the coarse level. Orange spoke for the decision, blue against it. The samples are the "
         "first in test of those decided rightly, decided rightly against the majority of the local CNNs, and decided "
         f"wrongly, where one subdomain moves the probability by {100 * MOVED:.0f} points or more if there are such. "
-        f"Over all of test, subdomain {most} matters most, with {overall[most]:.1f} points on average. "
-        f"{pictures.lacking}",
+        f"Over all of test, subdomain {numbers[most]} matters most, with {overall[most]:.1f} points on average. "
+        f"{beside}{pictures.lacking}",
         figure=domain.dependence(
             area,
-            [pictures.of(n) for n in chosen],
-            found[chosen][:, : len(area.blocks)],
-            said,
+            [
+                domain.Driven(
+                    title=words,
+                    image=pictures.of(n),
+                    coarse_image=pictures.coarse(n, area.coarse_shape),
+                    drops=found[n],
+                )
+                for n, words in zip(chosen, said, strict=True)
+            ],
         ),
-        alt="Test images with the influence of each subdomain drawn over them: " + "; ".join(said),
+        alt=f"{drawn}: {'; '.join(said)}",
         head=(
             "subdomain",
             "mean over test",
             *(f"{words} ({ids[n]})" for n, words in zip(chosen, said, strict=True)),
         ),
-        rows=[(str(n), f"{overall[n]:+.2f}", *(f"{found[m, n]:+.2f}" for m in chosen)) for n in range(subdomains)],
+        rows=[
+            (number, f"{overall[n]:+.2f}", *(f"{found[m, n]:+.2f}" for m in chosen)) for n, number in enumerate(numbers)
+        ],
     )

@@ -18,7 +18,7 @@ from ddhpc.visible import visible
 def figures(file: h5py.File) -> str:
     """The figures of the report with their captions as HTML, each a picture that opens at a click."""
     with drawing():
-        return "\n".join(map(_html, sections(file, None, pictures(file))))
+        return "\n".join(map(_html, sections(file, None, pictures(file), solve_again=False)))
 
 
 def _html(section: Section) -> str:

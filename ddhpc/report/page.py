@@ -26,16 +26,18 @@ from ddhpc.visible import visible
 from ddhpc.wording import by
 
 
-def write_report(run: Path, baseline: Path | None, output: Path | None) -> Path:
+def write_report(run: Path, baseline: Path | None, output: Path | None, *, ablation: bool = False) -> Path:
     """Write the report of a run and give the path of its page.
 
     Args:
         run: run directory or results file.
         baseline: that of the global CNN on the same data.
         output: directory of the report; None for `report` in the run directory.
+        ablation: whether to solve the coarse DNN again, to show what each of its inputs brought.
 
     Raises:
-        InputError: a results file is not whole, the baseline is of other data, or the output cannot be written.
+        InputError: a results file is not whole, the baseline is of other data, there is nothing to solve again, or the
+            output cannot be written.
     """
     directory = output or (run if run.is_dir() else run.parent) / FOLDER
     page = directory / PAGE
@@ -46,7 +48,7 @@ def write_report(run: Path, baseline: Path | None, output: Path | None) -> Path:
         other = stack.enter_context(_whole(baseline)) if baseline else None
         if baseline and other is not None:
             check_baseline(file, other, baseline)
-        found = sections(file, other, pictures(file))
+        found = sections(file, other, pictures(file), ablation)
         with file_system(directory):
             directory.mkdir(parents=True, exist_ok=True)
             images = {section.name: _save(section, directory) for section in found}

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 
 from ddhpc.method.metrics import scores
+from ddhpc.report.ablation import ablation
 from ddhpc.report.dependence import dependence
 from ddhpc.report.figures import accuracy, domain, training
 from ddhpc.report.picture import Pictures
@@ -17,18 +18,20 @@ from ddhpc.results.cost import critical_path, differences, machine
 from ddhpc.wording import by, duration, percent
 
 
-def sections(file: h5py.File, baseline: h5py.File | None, pictures: Pictures) -> list[Section]:
+def sections(file: h5py.File, baseline: h5py.File | None, pictures: Pictures, solve_again: bool) -> list[Section]:
     """All sections of the report on a run, in their order.
 
     Args:
         file: results of the run.
         baseline: results of the global CNN on the same data, if there are any.
         pictures: the test images of the run.
+        solve_again: see `ablation`.
     """
     area = _domain(file)
     return [
         _decomposition(file, area, pictures),
         _fusions(file, baseline),
+        *ablation(file, solve_again),
         _local(file, area),
         _confusion(file),
         dependence(file, area, pictures),
@@ -41,7 +44,8 @@ def sections(file: h5py.File, baseline: h5py.File | None, pictures: Pictures) ->
 def _domain(file: h5py.File) -> domain.Domain:
     attributes = file["decomposition"].attrs
     shape, grid = (tuple(attributes[name].tolist()) for name in ("image_shape", "grid"))
-    return domain.Domain(shape=shape, grid=grid, overlap=int(attributes["overlap"]))
+    coarse = tuple(attributes["coarse_shape"].tolist()) if has_coarse_image(file) else ()
+    return domain.Domain(shape=shape, grid=grid, overlap=int(attributes["overlap"]), coarse_shape=coarse)
 
 
 def _decomposition(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Section:

@@ -53,32 +53,45 @@ def gather_local(
 
 
 def stored_outputs(
-    file: h5py.File, *, features: bool = True, memory_limit: float | None = None
+    file: h5py.File,
+    *,
+    subdomains: int | None = None,
+    features: int | None = None,
+    memory_limit: float | None = None,
 ) -> dict[str, np.ndarray]:
     """The local outputs that a results file holds, by split, [N, S, K + F] float32.
 
     Args:
         file: open for reading.
-        features: whether those that are stored are wanted; K columns without.
+        subdomains: N, the first so many; None for all.
+        features: F of each subdomain, the first so many; None for all that are stored.
         memory_limit: see `gather_local`.
 
     Raises:
         InputError: there is no room for the temporary file.
     """
-    names = ("decision", "feature") if features else ("decision",)
-    parts = {
-        split: [file[f"local/{split}/{name}"] for name in names if name in file[f"local/{split}"]] for split in SPLITS
-    }
-    size = sum(dataset.nbytes for datasets in parts.values() for dataset in datasets)
+    parts: dict[str, list[tuple[h5py.Dataset, int]]] = {}
+    for split in SPLITS:
+        local = file[f"local/{split}"]
+        parts[split] = [(local["decision"], local["decision"].shape[2])]
+        if "feature" in local and features != 0:
+            parts[split].append((local["feature"], features or local["feature"].shape[2]))
+    count = subdomains or len(file["subdomain"])
+    size = sum(4 * count * stored.shape[1] * width for each in parts.values() for stored, width in each)
     if memory_limit is not None and size > memory_limit * 2**30:
-        return {split: _mapped(datasets) for split, datasets in parts.items()}
-    return {split: np.concatenate([each[...] for each in datasets], axis=2) for split, datasets in parts.items()}
+        return {split: _mapped(each, count) for split, each in parts.items()}
+    return {
+        split: np.concatenate([stored[:count, :, :width] for stored, width in each], axis=2)
+        for split, each in parts.items()
+    }
 
 
-def _mapped(stored: Sequence[h5py.Dataset]) -> np.ndarray:
-    """Datasets [N, S, W], one beside the other in a temporary file without a name, in which a sample's are together."""
-    subdomains, samples, _ = stored[0].shape
-    width = sum(dataset.shape[2] for dataset in stored)
+def _mapped(parts: Sequence[tuple[h5py.Dataset, int]], subdomains: int) -> np.ndarray:
+    """Datasets [N, S, W], one beside the other in a temporary file without a name, in which a sample's are together.
+
+    Of each the first so many subdomains and columns.
+    """
+    samples, width = parts[0][0].shape[1], sum(columns for _, columns in parts)
     size = 4 * subdomains * samples * width
     try:
         with tempfile.TemporaryFile() as file:
@@ -91,6 +104,6 @@ def _mapped(stored: Sequence[h5py.Dataset]) -> np.ndarray:
         ) from error
     block = max(1, BLOCK_BYTES // (4 * subdomains * width))
     for start in range(0, samples, block):
-        columns = [dataset[:, start : start + block].swapaxes(0, 1) for dataset in stored]
-        rows[start : start + block] = np.concatenate(columns, axis=2)
+        read = [stored[:subdomains, start : start + block, :columns] for stored, columns in parts]
+        rows[start : start + block] = np.concatenate(read, axis=2).swapaxes(0, 1)
     return rows.swapaxes(0, 1)

@@ -82,7 +82,10 @@ ATTRIBUTES: dict[str, dict[str, type]] = {
 """By what they belong to, where it is there; attributes of these kinds have to be."""
 
 KNOWN: dict[str, dict[str, type]] = {
-    "/": dict.fromkeys(("python", "torch", "h5py", "hdf5", "mpi", "second_level_code", "model_sha256"), str),
+    "/": {
+        **dict.fromkeys(("python", "torch", "h5py", "hdf5", "mpi", "second_level_code", "model_sha256"), str),
+        "threads": int,
+    },
     "decomposition": {"coarse_image": int},
     "timing": {"coherent": float, "jobs": int},
     "fusion/dnn/val": dict.fromkeys(("above_mean", "above_mean_error"), float),

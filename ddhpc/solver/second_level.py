@@ -56,7 +56,7 @@ def solve_again(run: Path, config: Coarse, directory: Path, place: Place) -> Non
         after = replace(before, coarse=config)
         features = _features(file, run, config)
         results.run_directory("", str(directory))
-        local = results.stored_outputs(file, features=features > 0, memory_limit=config.memory_limit)
+        local = results.stored_outputs(file, features=features, memory_limit=config.memory_limit)
         labels = {split: file[f"samples/{split}/label"][...].astype(np.int64) for split in SPLITS}
         fold = file["samples/train/fold"][...]
         subdomains, classes = len(file["subdomain"]), len(file["classes"])

@@ -120,8 +120,25 @@ def _print_coarse_image(problem: Problem, count: int, ranks: int, out: Console) 
         if problem.coarse.origin == packed.image_shape:
             why = "it is finer than half of them"
         out.print(f"it is computed from whole images, {size}, since {why}")
-    if ranks == number:
-        out.print(f"{ranks} ranks train {problem.subdomains} subdomains: rank 0 two, one after the other")
+    out.print(" ".join(coarse_image_ranks(problem.subdomains, ranks)))
+
+
+def coarse_image_ranks(subdomains: int, ranks: int) -> list[str]:
+    """Which of `ranks` owns the coarse image, the last of N subdomains; what N - 1 ranks give, and what N. Sentences.
+
+    Example:
+        >>> coarse_image_ranks(5, 2)[0]
+        'With 2 ranks, rank 1 owns the coarse image and subdomain 3.'
+    """
+    last = subdomains - 1
+    owner = next(rank for rank in range(ranks) if last in owned(subdomains, ranks, rank))
+    first = owned(subdomains, ranks, owner).start
+    others = {0: "", 1: f" and subdomain {first}"}.get(last - first, f" and subdomains {first} to {last - 1}")
+    return [
+        f"With {ranks} rank{'s' * (ranks > 1)}, rank {owner} owns the coarse image{others}.",
+        f"With {last} ranks, rank 0 owns two subdomains and trains one after the other, so that its path is longer by "
+        f"a local CNN; with {subdomains} each owns one.",
+    ]
 
 
 def print_plan(problem: Problem, ranks: int | None) -> None:

@@ -5,7 +5,6 @@ import shutil
 import signal
 
 import h5py
-import numpy as np
 import pytest
 
 from ddhpc.data.packed import open_packed, write_packed
@@ -15,6 +14,7 @@ from ddhpc.method.decomposition import whole
 from ddhpc.results import verify
 from tests.conftest import make_older
 from tests.jobs.starting import decisions, mpirun, ranks_of, same_bits, start, wait_for_checkpoint
+from tests.jobs.test_coherent import outcome, same
 
 pytestmark = pytest.mark.slow
 
@@ -106,13 +106,27 @@ def test_stopped_and_continued_by_a_task_for_it_alone(small, tmp_path):
 
 
 def test_it_goes_into_the_coherent_cnn_dnn_and_may_have_a_team(small, tmp_path):
-    options = ["--local.epochs", 2, "--coherent.start", "transfer", "--coherent.epochs", 2]
+    """With features, of which its wider CNN has more than the others; of two ranks, streamed, with the same bits."""
+    options = ["--local.epochs", 2, "--local.shift", 1, "--coherent.start", "transfer", "--coherent.epochs", 2]
     one = run(0, small, tmp_path, *options, output="one")
+    streamed = ["--data.memory_limit", 0, "--coarse.memory_limit", 0]
+    same(outcome(run(2, small, tmp_path, *options, *streamed, output="two")), outcome(one))
+    loss = outcome(one)["history/loss"]
+    assert loss[-1] < loss[0]
     team = run(6, small, tmp_path, *options, output="team")
-    with h5py.File(one / "results.h5") as file, h5py.File(team / "results.h5") as other:
-        loss, its = (each["coherent/history/loss"][...] for each in (file, other))
-        assert np.isfinite(loss).all()
-        assert loss == pytest.approx(its, rel=0.05)
+    assert outcome(team)["history/loss"] == pytest.approx(loss, rel=0.05)
+    with h5py.File(one / "results.h5") as file:
+        used = file["local/test/feature"][...].any(axis=1)
+        assert used[:4, 16:].sum() == 0 < used[4, 16:].sum()
+
+
+def test_the_coherent_cnn_dnn_from_scratch_takes_its_decisions_alone(small, tmp_path):
+    """By any number of ranks with the same bits."""
+    options = ["--local.epochs", 1, "--coarse.inputs", "decisions", "--coherent.start", "scratch"]
+    one = run(0, small, tmp_path, *options, "--coherent.epochs", 3, output="one")
+    same(outcome(run(5, small, tmp_path, *options, "--coherent.epochs", 3, output="five")), outcome(one))
+    loss = outcome(one)["history/loss"]
+    assert loss[-1] < loss[0]
 
 
 def test_what_inspect_and_report_say_of_it(whole_run, small):
@@ -126,4 +140,4 @@ def test_what_inspect_and_report_say_of_it(whole_run, small):
     page = (whole_run.parent / "page/index.html").read_text()
     assert "Subdomain 4 is the coarse image: the whole image, restricted to 8x7." in page
     assert f"The coarse image alone has {alone:.1f} %." in page
-    assert "coarse image +" in page or "coarse image -" in page
+    assert "The coarse image stands beside, in the same colours" in page

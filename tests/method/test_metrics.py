@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import recall_score, roc_auc_score
 
 from ddhpc.method import metrics
-from ddhpc.method.metrics import RESAMPLES, accuracy, below_mean, confusion, margin, scores
+from ddhpc.method.metrics import RESAMPLES, accuracy, below_mean, compare, confusion, margin, scores
 
 PINNED = {
     "accuracy_low": 0.7198443579766537,
@@ -138,6 +138,24 @@ def test_the_margin_is_paired():
     worse = ((decisions.argmax(1) != labels) & (other.argmax(1) == labels)).mean()
     assert error == pytest.approx(np.sqrt((better + worse - (better - worse) ** 2) / 500))  # as McNemar's
     assert margin(decisions, decisions, labels) == (0, 0)
+
+
+def test_compared_decisions_have_the_interval_of_the_paired_difference():
+    decisions, labels = noisy(500, 3, seed=1)
+    other = noisy(500, 3, seed=2)[0]
+    found, (above, error), scored = (
+        compare(decisions, other, labels),
+        margin(decisions, other, labels),
+        scores(decisions, labels),
+    )
+    assert found.accuracy == accuracy(decisions, labels)
+    assert found.interval == (scored["accuracy_low"], scored["accuracy_high"])
+    assert found.above == above
+    assert found.above_interval == pytest.approx((above - 1.95996 * error, above + 1.95996 * error), abs=1e-6)
+    drawn = np.random.default_rng(0).integers(0, 500, (2000, 500))
+    right, its = (each.argmax(1) == labels for each in (decisions, other))
+    resampled = (right[drawn].astype(float) - its[drawn]).mean(1)
+    assert found.above_interval == pytest.approx(np.percentile(resampled, (2.5, 97.5)), abs=0.01)
 
 
 def test_a_dnn_below_mean_is_told_with_what_to_try():

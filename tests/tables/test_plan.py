@@ -1,3 +1,4 @@
+import re
 import shutil
 from dataclasses import replace
 
@@ -5,10 +6,10 @@ import pytest
 
 from ddhpc.config import Coarse, Config, Data, Decomposition, Local, Model
 from ddhpc.data.packed import SPLITS
-from ddhpc.method.decomposition import extent, grow
+from ddhpc.method.decomposition import extent, grow, owned
 from ddhpc.method.problem import open_problem
 from ddhpc.models import parameters
-from ddhpc.tables.plan import activation_bytes, held_bytes, print_plan, shares
+from ddhpc.tables.plan import activation_bytes, coarse_image_ranks, held_bytes, print_plan, shares
 from ddhpc.wording import mebibytes
 from tests.conftest import make_older
 
@@ -114,10 +115,8 @@ def test_the_plan_tells_of_the_coarse_image_and_what_the_coarse_dnn_takes(small,
     assert f"all together {4 * parameters(problem.local_cnn(0)) + count:,}" in out
     count, images = 96 + 30 + 33, "it is computed from whole images, {}, since it is finer than half of them"
     assert images.format(mebibytes(count * 16 * 14)) in out
-    assert "4 ranks train 5 subdomains: rank 0 two, one after the other" in out
+    assert "With 4 ranks, rank 3 owns the coarse image. With 4 ranks, rank 0 owns two" in " ".join(out.split())
     assert "takes 3 probabilities and 24 local features of each subdomain" in out
-    print_plan(problem, 5)
-    assert "one after the other" not in capsys.readouterr().out
 
 
 def test_the_plan_tells_where_the_coarse_image_is_read(small, tmp_path, capsys):
@@ -133,3 +132,20 @@ def test_the_plan_tells_where_the_coarse_image_is_read(small, tmp_path, capsys):
     told = f"it is computed from whole images, {mebibytes(whole_bytes)}, since the packed file is of format version 1"
     assert told in capsys.readouterr().out
     assert held_bytes(computed, 4) > held_bytes(stored, 4)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4, 16, 31])
+def test_the_plan_tells_which_rank_owns_the_coarse_image(parts):
+    """What it says of N and N + 1 ranks, and of any number, against the ranks that own and train subdomains."""
+    for ranks in range(1, 3 * parts + 3):
+        said, always = coarse_image_ranks(parts + 1, ranks)
+        owners = [[*owned(parts + 1, ranks, rank)] for rank in range(ranks)]
+        (owner,) = (rank for rank, mine in enumerate(owners) if parts in mine)
+        assert f"ranks, rank {owner} owns the coarse image" in said.replace("1 rank,", "1 ranks,")
+        span = re.search(r"coarse image(?: and subdomains? (\d+)(?: to (\d+))?)?\.$", said)
+        shown = range(int(span[1]), int(span[2] or span[1]) + 1) if span[1] else []
+        assert [*shown, parts] == owners[owner]
+        assert f"With {parts} ranks, rank 0 owns two" in always
+        assert always.endswith(f"with {parts + 1} each owns one.")
+    assert [len(owned(parts + 1, parts, rank)) for rank in range(parts)] == [2] + [1] * (parts - 1)
+    assert {len(owned(parts + 1, parts + 1, rank)) for rank in range(parts + 1)} == {1}

@@ -27,6 +27,8 @@ NARROWEST = 0.3
 """Inches of a cell with a signed percentage in it."""
 PANELS = 4
 """Layers side by side."""
+COARSE_WIDTH = 0.4
+"""Of the coarse image beside an image, as a share of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,8 @@ class Domain:
     """Pixels along each of the d dimensions."""
     grid: tuple[int, ...]
     overlap: int
+    coarse_shape: tuple[int, ...] = ()
+    """Pixels of the coarse image along each dimension; empty where there is none."""
 
     @property
     def layers(self) -> int:
@@ -201,39 +205,68 @@ def heat_map(domain: Domain, shares: np.ndarray, label: str) -> Figure:
     return figure
 
 
-def dependence(domain: Domain, images: Sequence[np.ndarray | None], drops: np.ndarray, titles: Sequence[str]) -> Figure:
-    """How much each subdomain spoke for some final decisions, drawn over their images.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Driven:
+    """A final decision and what drove it."""
 
-    Args:
-        domain: of the images.
-        images: M, each [*shape] or [*shape, 3], or None for an empty canvas.
-        drops: [M, N] in percentage points of probability.
-        titles: M.
-    """
-    columns = 2 if domain.layers == 1 else min(domain.layers, PANELS)
-    each = -(-domain.layers // columns) * columns if domain.layers > 1 else 1
-    rows = -(-len(images) * each // columns)
+    title: str
+    image: np.ndarray | None
+    """[*shape] or [*shape, 3], None for an empty canvas."""
+    coarse_image: np.ndarray | None
+    """[*coarse_shape] likewise."""
+    drops: np.ndarray
+    """[N] in percentage points of probability; the last is that of the coarse image where there is one."""
+
+
+def dependence(domain: Domain, decisions: Sequence[Driven]) -> Figure:
+    """How much each subdomain spoke for some final decisions, drawn over their images, and the coarse image beside."""
+    coarse = bool(domain.coarse_shape)
+    needed = domain.layers + coarse
+    if domain.layers == 1:
+        columns, each, widths = 2 * needed, needed, [1, COARSE_WIDTH][:needed] * 2
+    else:
+        columns = min(needed, PANELS)
+        each, widths = -(-needed // columns) * columns, [1] * columns
+    rows = -(-len(decisions) * each // columns)
     aspect = min(domain.shape[0] / domain.shape[1], 1.5)
-    figure = new_figure(0.5 + rows * (0.5 + 5.2 / columns * aspect))
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    width = 5.2 / sum(widths)
+    figure = new_figure(0.5 + rows * (0.5 + width * aspect))
+    panels = figure.subplots(rows, columns, squeeze=False, width_ratios=widths).ravel()
     for axes in panels:
         axes.axis("off")
-    written = 5.2 / columns / domain.grid[1] > NARROWEST
-    largest = max(float(np.abs(drops).max()), 1e-6)
-    for sample, (image, title) in enumerate(zip(images, titles, strict=True)):
+        axes.set_anchor("N")
+    written = width / domain.grid[1] > NARROWEST
+    largest = max(float(np.abs([decision.drops for decision in decisions]).max()), 1e-6)
+    for sample, decision in enumerate(decisions):
         for layer in range(domain.layers):
             axes = panels[sample * each + layer]
             axes.axis("on")
+            image = decision.image
             _canvas(axes, None if image is None else domain.cut(image, layer), (domain.shape[0], domain.shape[1]))
             # Not in the layout, where a long title would push the next column away.
-            axes.set_title(title if layer == 0 else "\n", loc="left", fontsize=8).set_in_layout(layer > 0 or each == 1)
+            title = axes.set_title(decision.title if layer == 0 else "\n", loc="left", fontsize=8)
+            title.set_in_layout(layer > 0 or each == 1)
             if len(domain.grid) == 3:
                 axes.set_xlabel(domain.title(layer), fontsize=8)
             for n in domain.members(layer):
-                _draw_drop(axes, domain.blocks[n], float(drops[sample, n]), largest, written)
+                _draw_drop(axes, domain.blocks[n], float(decision.drops[n]), largest, written)
+        if coarse:
+            _draw_coarse_image(panels[sample * each + domain.layers], domain, decision, largest)
     handles = [Patch(color=VERMILLION, label="spoke for the decision"), Patch(color=BLUE, label="against it")]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
+
+
+def _draw_coarse_image(axes: Axes, domain: Domain, decision: Driven, largest: float) -> None:
+    """The coarse image, of a volume the slice amid it, and how much it spoke for the decision."""
+    image, shape = decision.coarse_image, domain.coarse_shape
+    if image is not None and len(shape) == 3:
+        image = image[:, :, shape[2] // 2]
+    axes.axis("on")
+    axes.set_title("\n", fontsize=8)
+    _canvas(axes, image, (shape[0], shape[1]))
+    axes.set_xlabel("coarse image", fontsize=8 if domain.layers > 1 else 7)
+    _draw_drop(axes, (slice(0, shape[0]), slice(0, shape[1])), float(decision.drops[-1]), largest, True)
 
 
 def _draw_drop(axes: Axes, block: Window, drop: float, largest: float, written: bool) -> None:
