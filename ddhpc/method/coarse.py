@@ -10,9 +10,9 @@ from math import ceil
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from ddhpc.config import Coarse
+from ddhpc.method.class_balance import drawn, weighted_loss
 from ddhpc.method.metrics import accuracy
 from ddhpc.method.optimizers import AdamW
 from ddhpc.method.solutions import CoarseSolution
@@ -191,15 +191,18 @@ def train_dnn(
     passes = epochs(config, len(images))
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, passes * batches)
     history = History()
-    for _ in range(passes):
+    seen_labels, seed = labels[images.numpy()], torch.initial_seed()
+    criterion = weighted_loss(seen_labels, config.class_weight, classes, device)
+    for epoch in range(passes):
         started = time.perf_counter()
         total_loss, right = torch.zeros((), device=device), torch.zeros((), device=device)
-        for batch in images[torch.randperm(len(images))].split(config.batch_size):
+        chosen = images[torch.from_numpy(drawn(seen_labels, config.sampling, seed, epoch))]
+        for batch in chosen[torch.randperm(len(chosen))].split(config.batch_size):
             seen, wanted = rows[batch].to(device), target[batch].to(device)
             if config.allow_missing:
                 seen = subdomain_dropout(seen, subdomains, config.allow_missing)
             logits = network(seen)
-            loss = cross_entropy(logits, wanted)
+            loss = criterion(logits, wanted)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
