@@ -3,8 +3,8 @@
     python benchmarks/imbalance.py FOLDER --output runs/imbalance --seeds 0 1
 
 FOLDER holds the packed files that CASES names; those that are missing are left out. Makes thinned copies, trains local
-CNNs in each way and the coarse DNN of each in each way. Prints Markdown: accuracy / balanced accuracy in % on
-test, where all classes of a thinned copy have as many images, and (balanced accuracy on val); means over the seeds.
+CNNs in each way and the coarse DNN of each in each way. Prints Markdown: balanced accuracy on test, where all classes
+of a thinned copy have as many images, and (accuracy / balanced accuracy on val), in %, means over the seeds.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from ddhpc.results import code, is_finished, open_results, stored_outputs
 from ddhpc.results.provenance import processor
 
 WAYS: dict[str, dict[str, Any]] = {
-    "none": {},
-    "sqrt": {"class_weight": "sqrt"},
-    "balanced": {"class_weight": "balanced"},
-    "balanced draws": {"sampling": "balanced"},
+    "none": {"class_weight": "none", "sampling": "natural"},
+    "sqrt": {"class_weight": "sqrt", "sampling": "natural"},
+    "balanced": {"class_weight": "balanced", "sampling": "natural"},
+    "balanced draws": {"class_weight": "none", "sampling": "balanced"},
 }
-SPLITS = ("val", "test")
+FALLING = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,35 +44,22 @@ class Case:
 
     name: str
     file: str
-    kept: str
-    """Shares of train and val: "all"; "one", the first class whole and a tenth of the others; "quarter" likewise;
-    "falling" from 1 to 0.1, class by class."""
+    kept: float
+    """Share of the images of each class but the first in train and val; FALLING from all to a tenth, class by class."""
     options: str
 
     def shares(self, classes: int) -> np.ndarray:
         """Of each class, [K]."""
-        if self.kept == "falling":
-            return np.asarray(np.geomspace(1, 0.1, classes))
-        return np.array([1] + [{"all": 1, "one": 0.1, "quarter": 0.25}[self.kept]] * (classes - 1))
+        return np.geomspace(1, 0.1, classes) if self.kept == FALLING else np.array([1] + [self.kept] * (classes - 1))
 
 
+CT = "--recipe ct --decomposition.grid 2 2 1 --decomposition.overlap 2 --model.global_width 32 --local.epochs 15"
 CASES = (
-    Case(name="TF-Flowers, 10 %", file="flowers32.h5", kept="one", options="--recipe flowers --local.epochs 20"),
-    Case(name="CIFAR-10, 10 %", file="cifar.h5", kept="one", options="--recipe cifar10 --local.epochs 8"),
-    Case(
-        name="faces, 100 to 10 %",
-        file="light48.h5",
-        kept="falling",
-        options="--recipe faces --decomposition.grid 2 2 --model.global_width 32",
-    ),
-    Case(
-        name="CT phantoms, 25 %",
-        file="ct.h5",
-        kept="quarter",
-        options="--recipe ct --decomposition.grid 2 2 2 --decomposition.overlap 2 --model.global_width 32 "
-        "--local.learning_rate 0.01 --local.epochs 15",
-    ),
-    Case(name="TF-Flowers as it is", file="flowers32.h5", kept="all", options="--recipe flowers --local.epochs 10"),
+    Case(name="TF-Flowers, 10 %", file="flowers32.h5", kept=0.1, options="--recipe flowers --local.epochs 20"),
+    Case(name="CIFAR-10, 10 %", file="cifar.h5", kept=0.1, options="--recipe cifar10 --local.epochs 8"),
+    Case(name="faces", file="faces.h5", kept=FALLING, options="--recipe faces --decomposition.grid 2 2"),
+    Case(name="CT phantoms, 25 %", file="ct.h5", kept=0.25, options=CT),
+    Case(name="TF-Flowers as it is", file="flowers32.h5", kept=1, options="--recipe flowers --local.epochs 10"),
 )
 
 
@@ -83,21 +70,14 @@ def thinned(packed: Packed, case: Case, path: Path) -> None:
     for split, labels in packed.labels.items():
         counts = np.bincount(labels)
         wanted = np.ceil(case.shares(len(counts)) * counts).astype(int)
-        if split == "test" and case.kept != "all":
+        if split == "test" and case.kept < 1:
             wanted[:] = counts.min()
         kept = [rng.permutation(np.flatnonzero(labels == kind))[:count] for kind, count in enumerate(wanted)]
         chosen = np.sort(np.concatenate(kept))
         ids, images = packed.ids(split), packed.read(split, whole)[chosen]
         splits[split] = Split(labels=labels[chosen], ids=[ids[n] for n in chosen], images=images)
-    contents = Contents(
-        classes=packed.classes,
-        splits=splits,
-        image_shape=packed.image_shape,
-        channels=packed.channels,
-        dtype=packed.dtype,
-        source=f"{packed.source}; thinned: {case.kept}",
-    )
-    write_packed(path, contents)
+    same = {name: getattr(packed, name) for name in ("classes", "image_shape", "channels", "dtype")}
+    write_packed(path, Contents(splits=splits, source=f"{packed.source}; thinned", **same))
 
 
 def trained(file: Path, case: Case, way: str, seed: int) -> Path:
@@ -112,42 +92,35 @@ def trained(file: Path, case: Case, way: str, seed: int) -> Path:
 
 
 def scored(run: Path) -> dict[str, np.ndarray]:
-    """Accuracy and balanced accuracy, on val and on test, of `mean` and of the DNN trained in each way: [2, 2]."""
+    """Of `mean` and of the DNN trained in each way: balanced accuracy on test, accuracy and balanced accuracy on val."""
     with open_results(run) as file:
         config, local = Config.from_yaml(file.attrs["config"]), stored_outputs(file)
         labels = {split: file[f"samples/{split}/label"][...].astype(np.int64) for split in local}
-        classes = len(file["classes"])
-    found = {}
+        classes, found = len(file["classes"]), {}
     for way, options in WAYS.items():
         seed_process(config.run.seed, len(local["train"]))
-        solution = coarse.solve(local, labels, classes, replace(Coarse(), **options), "cpu")
-        for fusion, name in (("mean", "mean"), ("dnn", way)):
-            found[name] = np.array([shares(solution.fusions[fusion][split], labels[split]) for split in SPLITS])
+        fusions = coarse.solve(local, labels, classes, replace(Coarse(), **options), "cpu").fusions
+        for name, final in (("mean", fusions["mean"]), (way, fusions["dnn"])):
+            recalls = [balanced(final[split], labels[split]) for split in ("test", "val")]
+            found[name] = 100 * np.array([recalls[0], accuracy(final["val"], labels["val"]), recalls[1]])
     return found
 
 
-def shares(decisions: np.ndarray, labels: np.ndarray) -> list[float]:
-    """Accuracy and balanced accuracy in %."""
+def balanced(decisions: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over the classes of the share that is classified rightly."""
     counts = confusion(decisions, labels)
-    members = counts.sum(1)
-    recall = counts.diagonal()[members > 0] / members[members > 0]
-    return [100 * float(accuracy(decisions, labels)), 100 * float(recall.mean())]
+    return float((counts.diagonal() / counts.sum(1)).mean())
 
 
-def rows(case: Case, folder: Path, output: Path, seeds: Sequence[int]) -> list[str]:
+def rows(case: Case, file: Path, seeds: Sequence[int]) -> list[str]:
     """A row for each way of training the local CNNs."""
-    file = output / f"{Path(case.file).stem}-{case.kept}.h5"
-    if not file.exists():
-        thinned(open_packed(folder / case.file), case, file)
     counts = np.bincount(open_packed(file).labels["train"])
     lines = []
     for way in WAYS:
         each = [scored(trained(file, case, way, seed)) for seed in seeds]
-        cells = []
-        for name in ("mean", *WAYS):
-            val, test = np.mean([found[name] for found in each], axis=0)
-            cells.append(f"{test[0]:.1f} / {test[1]:.1f} ({val[1]:.1f})")
-        lines.append(f"| {case.name} ({counts.min()} to {counts.max()}) | {way} | {' | '.join(cells)} |")
+        means = [np.mean([found[name] for found in each], axis=0) for name in ("mean", *WAYS)]
+        cells = " | ".join("{:.1f} ({:.1f} / {:.1f})".format(*values) for values in means)
+        lines.append(f"| {case.name}: {counts.min()} to {counts.max()} a class | {way} | {cells} |")
     return lines
 
 
@@ -160,12 +133,15 @@ def main() -> None:
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    print(f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}, {code()}, seeds {given.seeds}")
-    heads = ["data (images a class)", "local", "mean", *(f"dnn, {way}" for way in WAYS)]
+    print(f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}, {code()}, seeds {given.seeds}\n")
+    heads = ["images to train on", "local", "mean", *(f"dnn, {way}" for way in WAYS)]
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for case in CASES:
+        file = given.output / f"{Path(case.file).stem}-{case.kept:g}.h5"
         if (given.folder / case.file).exists():
-            print("\n".join(rows(case, given.folder, given.output, given.seeds)), flush=True)
+            if not file.exists():
+                thinned(open_packed(given.folder / case.file), case, file)
+            print("\n".join(rows(case, file, given.seeds)), flush=True)
 
 
 if __name__ == "__main__":
