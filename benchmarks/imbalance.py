@@ -92,7 +92,7 @@ def trained(file: Path, case: Case, way: str, seed: int) -> Path:
 
 
 def scored(run: Path) -> dict[str, np.ndarray]:
-    """Of `mean` and of the DNN trained in each way: balanced accuracy on test, accuracy and balanced accuracy on val."""
+    """Of `mean` and the DNN trained in each way: balanced accuracy on test, accuracy and balanced accuracy on val."""
     with open_results(run) as file:
         config, local = Config.from_yaml(file.attrs["config"]), stored_outputs(file)
         labels = {split: file[f"samples/{split}/label"][...].astype(np.int64) for split in local}

@@ -74,7 +74,6 @@ def print_run(run: Path) -> None:
         for title, table in {**tables, "Time": _time_table(file)}.items():
             out.print(f"\n{title}", style="bold")
             out.print(table)
-        out.print()
         _print_classes(file, classes, out)
         config = Config.from_yaml(file.attrs["config"])
         parameters = file["local/parameters"][...]
