@@ -27,7 +27,7 @@ def _require(condition: bool, option: str, value: object, expected: str) -> None
 
 
 def _check_balance(section: str, class_weight: str, sampling: str) -> None:
-    once = class_weight == "none" or sampling == "natural"
+    once = class_weight in ("auto", "none") or sampling == "natural"
     expected = f"none with --{section}.sampling balanced, after which all classes are as frequent already"
     _require(once, f"{section}.class_weight", class_weight, expected)
 
@@ -154,12 +154,12 @@ class Local:
     """What an image weighs in the loss, for classes of unequal size. none: every image the same; a rare class may then
     never be chosen. balanced: every class the same, n / (K n_k) for the n_k of n images in one of K classes. sqrt: the
     square root of that, for a part of the gain in rare classes at a smaller loss in frequent ones. Scaled to the mean 1
-    over the training images."""
+    over the training images. Take it where rare classes matter more than accuracy over all images."""
 
     sampling: Literal["natural", "balanced"] = "natural"
     """Training images of an epoch. natural: each once. balanced: as many draws and steps, each class as often as any
-    other, the same draws on all subdomains; steadier than class_weight where a batch holds few images of a rare
-    class, but repeats these and leaves frequent ones out."""
+    other, the same draws on all subdomains. Take it for a few classes with dozens of images each; it repeats
+    those of rare classes and leaves frequent ones out, which costs accuracy where there are few to learn from."""
 
     def __post_init__(self) -> None:
         _check_balance("local", self.class_weight, self.sampling)
@@ -214,9 +214,9 @@ class Coarse:
     allow_missing: int = 0
     """Subdomains that may be absent since they cannot be trained; the coarse DNN is trained with so many left out."""
 
-    class_weight: Literal["none", "balanced", "sqrt"] = "none"
-    """What an image weighs in the loss of the coarse DNN; see local.class_weight. Of a finished run, `ddhpc coarse`
-    tries others in seconds."""
+    class_weight: Literal["auto", "none", "balanced", "sqrt"] = "auto"
+    """What an image weighs in the loss of the coarse DNN; see local.class_weight. auto is sqrt, with balanced sampling
+    none. Of a finished run, `ddhpc coarse` tries others in seconds."""
 
     sampling: Literal["natural", "balanced"] = "natural"
     """Training images of an epoch of the coarse DNN; see local.sampling."""

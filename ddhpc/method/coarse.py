@@ -159,6 +159,16 @@ def epochs(config: Coarse, images: int) -> int:
     return max(LEAST_EPOCHS, ceil(LEAST_STEPS / ceil(images / config.batch_size)))
 
 
+def class_weight(config: Coarse) -> str:
+    """How images weigh in the loss of the coarse DNN, see `config.Local.class_weight`.
+
+    On unequal classes sqrt gained balanced accuracy at next to no accuracy, see benchmarks/README.md.
+    """
+    if config.class_weight != "auto":
+        return config.class_weight
+    return "sqrt" if config.sampling == "natural" else "none"
+
+
 def train_dnn(
     local: np.ndarray,
     labels: np.ndarray,
@@ -192,7 +202,7 @@ def train_dnn(
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, passes * batches)
     history = History()
     seen_labels, seed = labels[images.numpy()], torch.initial_seed()
-    criterion = weighted_loss(seen_labels, config.class_weight, classes, device)
+    criterion = weighted_loss(seen_labels, class_weight(config), classes, device)
     for epoch in range(passes):
         started = time.perf_counter()
         total_loss, right = torch.zeros((), device=device), torch.zeros((), device=device)

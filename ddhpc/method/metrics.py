@@ -86,8 +86,9 @@ def never_chosen(counts: np.ndarray, train: np.ndarray, classes: Sequence[str]) 
             f"classes have {train.min():,} to {train.max():,} training samples: try another --local.class_weight or "
             "--local.sampling"
         )
-    names = listed([classes[kind] for kind in never])
-    return f"never chosen on val: {len(never)} of {len(classes)} classes ({names}); {hint}"
+    names, there = listed([classes[kind] for kind in never]), counts.sum(1)[never]
+    few = f"{there.min():,} to {there.max():,}" if there.min() < there.max() else f"{there.min():,}"
+    return f"never chosen on val: {len(never)} of {len(classes)} classes ({names}; {few} samples there); {hint}"
 
 
 def scores(decisions: np.ndarray, labels: np.ndarray) -> dict[str, float]:

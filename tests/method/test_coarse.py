@@ -261,7 +261,7 @@ def test_the_dnn_finds_a_rare_class(way):
     made = {split: unsure(400, rare, n) for n, (split, rare) in enumerate((("train", 20), ("val", 20), ("test", 200)))}
     local, labels = ({split: each[part] for split, each in made.items()} for part in (0, 1))
     found = []
-    for options in ({}, way):
+    for options in ({"class_weight": "none"}, way):
         torch.manual_seed(0)
         final = solved(local, labels, Coarse(epochs=20, **options)).fusions["dnn"]["test"]
         found.append(accuracy(final[labels["test"] == 1], np.ones(200)))
@@ -273,7 +273,21 @@ def test_the_dnn_finds_a_rare_class(way):
 def test_on_classes_of_equal_size_all_ways_have_the_same_bits(way):
     local, _ = unsure(90, 0, 0)
     labels, weights = np.resize([0, 1], 90), []
-    for options in ({}, way):
+    for options in ({"class_weight": "none"}, way):
         torch.manual_seed(0)
         weights.append(coarse.train_dnn(local, labels, 2, Coarse(epochs=2, **options), "cpu")[0].state_dict())
     assert all(torch.equal(values, weights[1][name]) for name, values in weights[0].items())
+
+
+def test_by_default_the_dnn_weighs_by_the_square_root_unless_draws_are_balanced():
+    assert coarse.class_weight(Coarse()) == "sqrt"
+    assert coarse.class_weight(Coarse(sampling="balanced")) == "none"
+    assert coarse.class_weight(Coarse(class_weight="none")) == "none"
+    local, labels = unsure(90, 10, 0)
+    weights = {}
+    for kind in ("auto", "none", "sqrt"):
+        torch.manual_seed(0)
+        network, _ = coarse.train_dnn(local, labels, 2, Coarse(epochs=2, class_weight=kind), "cpu")
+        weights[kind] = network.layers[-1].bias
+    assert torch.equal(weights["auto"], weights["sqrt"])
+    assert not torch.equal(weights["auto"], weights["none"])

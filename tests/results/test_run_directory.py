@@ -56,7 +56,7 @@ def test_a_run_of_before_class_weights_goes_on_where_they_are_none(tmp_path):
     assert fingerprint(older) != fingerprint(weighted)
     with pytest.raises(InputError, match="this one: local.class_weight was none and is now sqrt; expected"):
         started(tmp_path / "run", weighted)
-    drawn = identity(replace(NATURAL, coarse=Coarse(sampling="balanced")), "a" * 64)
+    drawn = identity(replace(NATURAL, coarse=Coarse(class_weight="none", sampling="balanced")), "a" * 64)
     assert differences(older, drawn) == ["coarse.sampling was natural and is now balanced"]
     assert fingerprint(older) != fingerprint(drawn)
 

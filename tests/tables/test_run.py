@@ -40,6 +40,6 @@ def test_classes_that_are_never_chosen_are_told_of_a_run(tmp_path):
         file["classes"], file["samples/train/label"] = [b"healthy", b"ill\x1b[31m"], np.repeat([0, 1], [9, 1])
         found["val/confusion"] = np.array([[7, 0], [2, 0]])
         (told,) = unchosen(file)
-        assert told.startswith("never chosen on val: 1 of 2 classes (ill\\x1b[31m); classes have 1 to 9 training")
+        assert told.startswith("never chosen on val: 1 of 2 classes (ill\\x1b[31m; 2 samples there); ")
         found["val/confusion"][...] = [[6, 1], [2, 0]]
         assert unchosen(file) == []
