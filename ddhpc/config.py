@@ -17,11 +17,21 @@ from ddhpc.yaml_file import fits, plain_values, with_lists, with_tuples
 CODE = ("ddhpc_version", "git_commit")
 IDENTITY = ("data_digest", *CODE)
 """What stands beside the sections where a run keeps all that its results depend on, in `run.yaml`."""
+BEFORE: dict[str, dict[str, str]] = {
+    section: {"class_weight": "none", "sampling": "natural"} for section in ("local", "coarse")
+}
+"""Options that runs of older versions lack, and the values that say what those did."""
 
 
 def _require(condition: bool, option: str, value: object, expected: str) -> None:
     if not condition:
         raise InputError(f"--{option} {value}: expected {expected}")
+
+
+def _check_balance(section: str, class_weight: str, sampling: str) -> None:
+    once = class_weight in ("auto", "none") or sampling == "natural"
+    expected = f"none with --{section}.sampling balanced, after which all classes are as frequent already"
+    _require(once, f"{section}.class_weight", class_weight, expected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +152,19 @@ class Local:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto is bfloat16 autocast on GPUs that have it, float32 elsewhere."""
 
+    class_weight: Literal["none", "balanced", "sqrt"] = "none"
+    """What an image weighs in the loss, for classes of unequal size. none: every image the same; a rare class may then
+    never be chosen. balanced: every class the same, n / (K n_k) for the n_k of n images in one of K classes. sqrt: the
+    square root of that, for a part of the gain in rare classes at a smaller loss in frequent ones. Scaled to the mean 1
+    over the training images. Take it where rare classes matter more than accuracy over all images."""
+
+    sampling: Literal["natural", "balanced"] = "natural"
+    """Training images of an epoch. natural: each once. balanced: as many draws and steps, each class as often as any
+    other, the same draws on all subdomains. Take it for a few classes with dozens of images each; it repeats
+    those of rare classes and leaves frequent ones out, which costs accuracy where there are few to learn from."""
+
     def __post_init__(self) -> None:
+        _check_balance("local", self.class_weight, self.sampling)
         _require(self.epochs >= 1, "local.epochs", self.epochs, "at least 1")
         _require(self.batch_size >= 2, "local.batch_size", self.batch_size, "at least 2 (batch normalisation)")
         _require(self.learning_rate > 0, "local.learning_rate", self.learning_rate, "a rate above 0")
@@ -194,7 +216,15 @@ class Coarse:
     allow_missing: int = 0
     """Subdomains that may be absent since they cannot be trained; the coarse DNN is trained with so many left out."""
 
+    class_weight: Literal["auto", "none", "balanced", "sqrt"] = "auto"
+    """What an image weighs in the loss of the coarse DNN; see local.class_weight. auto is sqrt, with balanced sampling
+    none. Of a finished run, `ddhpc coarse` tries others in seconds."""
+
+    sampling: Literal["natural", "balanced"] = "natural"
+    """Training images of an epoch of the coarse DNN; see local.sampling."""
+
     def __post_init__(self) -> None:
+        _check_balance("coarse", self.class_weight, self.sampling)
         shown = " ".join(map(str, self.hidden))
         _require(self.epochs == "auto" or self.epochs >= 1, "coarse.epochs", self.epochs, "auto or at least 1")
         _require(self.batch_size >= 1, "coarse.batch_size", self.batch_size, "at least 1")
@@ -309,7 +339,13 @@ class Config:
             for option, value in section.items():
                 if option not in hints or not fits(value, hints[option]):
                     raise ValueError(f"its configuration has {name}.{option}: {value!r}, which this version has not")
-        return cls(**{name: section(**with_tuples(given.get(name, {}))) for name, section in SECTIONS.items()})
+        sections = with_older(given)
+        return cls(**{name: section(**with_tuples(sections.get(name, {}))) for name, section in SECTIONS.items()})
+
+
+def with_older(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What an older version kept of a configuration, and the options that it lacked; see `BEFORE`."""
+    return {**given, **{name: {**older, **given.get(name, {})} for name, older in BEFORE.items()}}
 
 
 SECTIONS: dict[str, type] = {

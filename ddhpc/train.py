@@ -20,7 +20,7 @@ from ddhpc import results
 from ddhpc.errors import InputError
 from ddhpc.method import coarse
 from ddhpc.method.decomposition import owned
-from ddhpc.method.metrics import below_mean, margin
+from ddhpc.method.metrics import below_mean, confusion, margin, never_chosen
 from ddhpc.method.problem import Problem
 from ddhpc.method.solutions import CoarseSolution, CoherentSolution, Gathered, LocalSolution
 from ddhpc.method.team import ALONE
@@ -230,7 +230,10 @@ class Final:
 
 
 def finish(job: Job, name: str, gathered: Gathered | None, final: Final, rank_seconds: np.ndarray) -> None:
-    """Complete the results file and give it its final name, on rank 0; warn of a coarse DNN that is worse than mean."""
+    """Complete the results file and give it its final name, on rank 0; warn of what its user should know.
+
+    That is a coarse DNN that is below mean, and classes that the final decision never is.
+    """
     assert gathered is not None, "rank 0 owns subdomain 0"
     assert final.coarse is not None
     solution = final.coarse
@@ -248,6 +251,10 @@ def finish(job: Job, name: str, gathered: Gathered | None, final: Final, rank_se
     results.finish(job.directory, outcome)
     dnn, mean = (solution.fusions[fusion]["val"] for fusion in ("dnn", "mean"))
     if told := below_mean(*margin(dnn, mean, outcome.labels["val"])):
+        logs.warn(told)
+    classes = job.problem.packed.classes
+    train = np.bincount(outcome.labels["train"], minlength=len(classes))
+    if told := never_chosen(confusion(dnn, outcome.labels["val"]), train, classes):
         logs.warn(told)
 
 

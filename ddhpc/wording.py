@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import isnan
 
-__all__ = ["by", "duration", "mebibytes", "percent", "plural"]
+__all__ = ["by", "duration", "listed", "mebibytes", "percent", "plural"]
 
 
 def by(sizes: Iterable[int]) -> str:
@@ -28,6 +28,12 @@ def duration(seconds: float) -> str:
 def mebibytes(count: float) -> str:
     """Bytes as MiB."""
     return f"{count / 2**20:,.1f} MiB"
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """A few names, and how many more there are: "cat, dog, frog and 5 more"."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def plural(count: int, noun: str) -> str:

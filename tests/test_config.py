@@ -1,9 +1,10 @@
+import re
 from dataclasses import fields
 from inspect import getsource
 
 import pytest
 
-from ddhpc.config import SECTIONS, Config, Decomposition, Local
+from ddhpc.config import SECTIONS, Coarse, Config, Decomposition, Local
 from ddhpc.errors import InputError
 from ddhpc.recipes import recipe_path
 
@@ -11,6 +12,23 @@ from ddhpc.recipes import recipe_path
 def test_yaml_round_trip():
     config = Config(decomposition=Decomposition(grid=(2, 3, 4), overlap=1), local=Local(shift=2, flip=True))
     assert Config.from_yaml(config.to_yaml()) == config
+
+
+def test_an_older_configuration_is_that_of_what_it_did():
+    text = Config(local=Local(epochs=3, class_weight="sqrt"), coarse=Coarse(sampling="balanced")).to_yaml()
+    older = "\n".join(line for line in text.splitlines() if not re.match("  (class_weight|sampling):", line))
+    assert older.count("\n") == text.count("\n") - 5
+    read = Config.from_yaml(older)
+    assert [(each.class_weight, each.sampling) for each in (read.local, read.coarse)] == [("none", "natural")] * 2
+    assert read.local.epochs == 3
+    assert Config.from_yaml("run:\n  seed: 1\n").local.class_weight == "none"
+
+
+@pytest.mark.parametrize("section", ["local", "coarse"])
+def test_classes_are_not_evened_out_twice(section):
+    message = f"^--{section}.class_weight sqrt: expected none with --{section}.sampling balanced, after which"
+    with pytest.raises(InputError, match=message):
+        SECTIONS[section](class_weight="sqrt", sampling="balanced")
 
 
 def test_unknown_recipe_names_those_there_are():

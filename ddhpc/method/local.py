@@ -10,10 +10,11 @@ from math import prod
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import pad
 
 from ddhpc.config import Local
 from ddhpc.method.augmentation import augment_geometry, augment_intensity
+from ddhpc.method.class_balance import drawn, weighted_loss
 from ddhpc.method.decomposition import extent
 from ddhpc.method.team import ALONE, Team
 from ddhpc.method.training import History, State, autocast, schedule, sgd
@@ -48,6 +49,8 @@ class LocalProblem:
     """[n] int64, the images that the CNN is fitted to; all without it."""
     team: Team = ALONE
     """The ranks that train together, on the same problem, each on its rows of every batch."""
+    seed: int = 0
+    """Of the run, for the draws of an epoch that are the same on all subdomains."""
 
     @property
     def members(self) -> Tensor:
@@ -73,10 +76,13 @@ class LocalTraining:
         self.model = problem.team.parallel(cnn)
         self.optimizer = sgd(cnn, problem.config)
         self.rate = schedule(self.optimizer, problem.config, problem.config.epochs * problem.batches)
+        labels, config = problem.labels[problem.members.numpy()], problem.config
+        classes = int(problem.labels.max()) + 1
+        self.criterion = weighted_loss(labels, config.class_weight, classes, self.device, config.label_smoothing)
         self.history = History()
         nothing = torch.zeros((), dtype=torch.int64, device=self.device)
         self.order: Tensor = nothing
-        """[n] int64, the images in the order of this epoch."""
+        """[n] int64, the images of this epoch in their order."""
         self.loss: Tensor = nothing
         """Sum over the steps of this epoch, of this rank's rows; the mean over the team is that of whole batches."""
         self.right: Tensor = nothing
@@ -115,9 +121,11 @@ class LocalTraining:
             torch.cuda.set_rng_state(state["random_gpu"], self.device)
 
     def start_epoch(self) -> None:
-        """Draw the order of the images."""
-        members = self.problem.members
-        self.order = members[torch.randperm(len(members))].to(self.device)
+        """Draw the images and their order."""
+        problem, members = self.problem, self.problem.members
+        labels = problem.labels[members.numpy()]
+        chosen = members[torch.from_numpy(drawn(labels, problem.config.sampling, problem.seed, len(self.history)))]
+        self.order = chosen[torch.randperm(len(chosen))].to(self.device)
         self.loss = torch.zeros((), device=self.device)
         self.right = torch.zeros((), dtype=torch.int64, device=self.device)
 
@@ -166,7 +174,7 @@ def train_local(cnn: nn.Module, problem: LocalProblem, on_step: Step, saved: Sta
             inputs = augment_intensity(windows, config.intensity, part)
             with team.own_random(device, training.step), autocast(config.precision, device.type):
                 logits = training.model(inputs)
-                loss = cross_entropy(logits, target[batch], label_smoothing=config.label_smoothing)
+                loss = training.criterion(logits, target[batch])
             if team.size > 1:
                 loss = loss * (len(batch) * team.size / batch_size)
             training.optimizer.zero_grad(set_to_none=True)

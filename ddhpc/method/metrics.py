@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import NormalDist
 
 import numpy as np
+
+from ddhpc.wording import listed
 
 RESAMPLES = 1000
 BINARY = ("roc_auc", "sensitivity", "specificity")
@@ -15,6 +17,9 @@ BINARY = ("roc_auc", "sensitivity", "specificity")
 CONFIDENCE = 0.95
 BLOCK = 2**17
 """Drawn samples that are looked at together; about 65 bytes each."""
+
+UNEQUAL = 2
+"""How many times the training images of the smallest class the largest has from where on this is told."""
 
 Statistic = Callable[..., np.ndarray]
 """Of true classes, decided classes and scores of the positive class, along an axis; NaN where it is not defined."""
@@ -91,6 +96,28 @@ def below_mean(above: float, error: float) -> str:
         f"the coarse DNN is {-100 * above:.1f} points below mean on val (standard error {100 * error:.1f}); try more "
         "--local.epochs or --coarse.epochs, or use mean"
     )
+
+
+def never_chosen(counts: np.ndarray, train: np.ndarray, classes: Sequence[str]) -> str:
+    """What to say of classes that final decisions on val never are, though val has images of them.
+
+    Args:
+        counts: [K, K] of `confusion`, on val.
+        train: [K] int64, training images of each class.
+        classes: K names.
+    """
+    never = np.flatnonzero((counts.sum(0) == 0) & (counts.sum(1) > 0)).tolist()
+    if not never:
+        return ""
+    hint = "try more --local.epochs"
+    if train.max() >= UNEQUAL * train.min():
+        hint = (
+            f"classes have {train.min():,} to {train.max():,} training samples: try another --local.class_weight or "
+            "--local.sampling"
+        )
+    names, there = listed([classes[kind] for kind in never]), counts.sum(1)[never]
+    few = f"{there.min():,} to {there.max():,}" if there.min() < there.max() else f"{there.min():,}"
+    return f"never chosen on val: {len(never)} of {len(classes)} classes ({names}; {few} samples there); {hint}"
 
 
 def scores(decisions: np.ndarray, labels: np.ndarray) -> dict[str, float]:

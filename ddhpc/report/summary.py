@@ -13,7 +13,7 @@ from ddhpc.method.decomposition import extent
 from ddhpc.method.metrics import scores
 from ddhpc.results import has_coarse_image, names
 from ddhpc.results.cost import critical_path, differences, machine
-from ddhpc.tables.run import shortfall
+from ddhpc.tables.run import shortfall, unchosen
 from ddhpc.wording import by, duration, percent, plural
 
 
@@ -58,13 +58,14 @@ def summary(file: h5py.File, baseline: h5py.File | None) -> list[str]:
         f"{counts['test']:,} test {noun} of {by(shape)} in {len(classes)} classes."
     )
     said = []
+    told = [f"{line[0].upper()}{line[1:]}." for line in (*shortfall(file), *unchosen(file))]
     if subdomains > 1:
         best = int(np.nanargmax(file["local/val/accuracy"][...]))
         said += [
             f"The coarse DNN decides {shares['dnn']} of the test {noun} rightly (95 % interval {_interval(file)}); the "
             f"average probability of the local CNNs {shares['mean']}, their majority vote {shares['vote']}, and the "
             f"best of them alone (subdomain {best}, best on val) {percent(file['local/test/accuracy'][best])}.",
-            *(f"{told[0].upper()}{told[1:]}." for told in shortfall(file)),
+            *told,
             data,
             f"A grid of {by(config.decomposition.grid)} with overlap {config.decomposition.overlap} makes {parts} "
             f"subdomains with windows of {windows}{_coarse_image(file)}. On each a {config.model.name} of "
@@ -81,6 +82,7 @@ def summary(file: h5py.File, baseline: h5py.File | None) -> list[str]:
     else:
         said += [
             f"The global CNN decides {shares['dnn']} of the test {noun} rightly (95 % interval {_interval(file)}).",
+            *told,
             data,
             f"A {config.model.name} of {parameters.max():,} parameters was trained on whole {noun} for "
             f"{plural(epochs, 'epoch')}, with seed {seed}, in {duration(path.local)} of {path.clock} time.",

@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 
 import ddhpc
-from ddhpc.config import CODE, Config
+from ddhpc.config import BEFORE, CODE, Config
 from ddhpc.errors import InputError
 from ddhpc.parallel.communicator import Communicator
 
@@ -41,8 +41,11 @@ def identity_of(results: h5py.File) -> dict[str, Any]:
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
-    """SHA-256 of an identity, hexadecimal; the same wherever its files lie."""
-    counted = {key: value for key, value in flat(identity).items() if key not in PLACES}
+    """SHA-256 of an identity, hexadecimal; the same wherever its files lie, and as of versions that lacked options."""
+    older = flat(BEFORE)
+    counted = {
+        key: value for key, value in flat(identity).items() if key not in PLACES and older.get(key, ...) != value
+    }
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
 
 
@@ -50,7 +53,7 @@ def differences(
     found: Mapping[str, Any], wanted: Mapping[str, Any], said: str = "{} was {} and is now {}"
 ) -> list[str]:
     """What differs between two identities, as in "run.seed was 0 and is now 1"."""
-    before, now = flat(found), flat(wanted)
+    before, now = flat(BEFORE) | flat(found), flat(BEFORE) | flat(wanted)
     changed = [key for key in {**before, **now} if key not in PLACES and before.get(key) != now.get(key)]
     return [said.format(key, _shown(key, before.get(key)), _shown(key, now.get(key))) for key in changed]
 

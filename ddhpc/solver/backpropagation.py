@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
+from ddhpc.method.class_balance import Loss
 from ddhpc.method.coarse import inputs
 from ddhpc.parallel.communicator import Communicator
 
@@ -19,7 +19,7 @@ def backpropagate(
     outputs: Sequence[Tensor],
     network: nn.Module | None,
     target: Tensor,
-    label_smoothing: float,
+    criterion: Loss,
 ) -> tuple[float, int]:
     """Set the gradients of all networks of the CNN-DNN for one batch; collective.
 
@@ -29,7 +29,7 @@ def backpropagate(
         outputs: [B, K + F] float32 of each subdomain of this rank, with the graph of its CNN.
         network: the coarse DNN on rank 0, None elsewhere.
         target: [B] int64 labels, on the device of this rank.
-        label_smoothing: see `config.Local`.
+        criterion: the loss, of the whole batch on rank 0.
 
     Returns:
         The loss and how many final decisions are right; 0 and 0 on other ranks than 0.
@@ -44,19 +44,19 @@ def backpropagate(
     else:
         everything = np.empty((sum(counts), *mine.shape[1:]), mine.dtype)
         comm.mpi.Gatherv(mine, [everything, sizes])
-        gradient, loss, right = final_gradient(network, everything, target, label_smoothing)
+        gradient, loss, right = final_gradient(network, everything, target, criterion)
         comm.mpi.Scatterv([gradient, sizes], back)
     torch.autograd.backward(list(outputs), list(torch.from_numpy(back).to(target.device)))
     return loss, right
 
 
 def final_gradient(
-    network: nn.Module, local: np.ndarray, target: Tensor, label_smoothing: float
+    network: nn.Module, local: np.ndarray, target: Tensor, criterion: Loss
 ) -> tuple[np.ndarray, float, int]:
     """Set the gradients of the coarse DNN, and give those to the local outputs [N, B, K + F], loss and hits."""
     rows = inputs(local).to(target.device).requires_grad_()
     logits = network(rows)
-    loss = cross_entropy(logits, target, label_smoothing=label_smoothing)
+    loss = criterion(logits, target)
     loss.backward()
     assert rows.grad is not None
     subdomains, batch, width = local.shape

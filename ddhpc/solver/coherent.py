@@ -22,6 +22,7 @@ from ddhpc.config import Config, Local
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import Stopped
 from ddhpc.method.augmentation import augment_geometry, augment_intensity
+from ddhpc.method.class_balance import drawn, weighted_loss
 from ddhpc.method.coarse import coarse_dnn, decide
 from ddhpc.method.decomposition import owned
 from ddhpc.method.local import local_outputs, output
@@ -127,7 +128,11 @@ class CnnDnn:
         self.counts = [len(owned(self.problem.subdomains, comm.size, rank)) for rank in range(comm.size)]
         self.config = settings(job.problem.config)
         self.device = torch.device(job.place.device)
-        self.target = torch.from_numpy(job.problem.packed.labels["train"]).to(self.device)
+        labels, classes = job.problem.packed.labels["train"], len(job.problem.packed.classes)
+        self.target = torch.from_numpy(labels).to(self.device)
+        self.criterion = weighted_loss(
+            labels, self.config.class_weight, classes, self.device, self.config.label_smoothing
+        )
         self.batch_size = min(self.config.batch_size, len(self.target))
         self.batches = len(self.target) // self.batch_size
         """Steps of an epoch."""
@@ -158,8 +163,10 @@ class CnnDnn:
 
     def order(self, epoch: int) -> Tensor:
         """The images of an epoch, [batches, B] int64."""
+        labels, seed = self.problem.packed.labels["train"], self.problem.config.run.seed
+        chosen = torch.from_numpy(drawn(labels, self.config.sampling, seed, epoch))
         self.problem.seed(self.problem.subdomains, epoch)
-        order = torch.randperm(len(self.target))[: self.batches * self.batch_size]
+        order = chosen[torch.randperm(len(chosen))][: self.batches * self.batch_size]
         return order.view(self.batches, self.batch_size).to(self.device)
 
     def step(self, epoch: int, step: int, batch: Tensor) -> tuple[float, int]:
@@ -179,7 +186,7 @@ class CnnDnn:
                 _, given = output(self.members[n].network, pixels, self.problem.features)
             outputs.append(given)
         self.problem.seed(coarse_number, epoch, step, 0)
-        found = backpropagate(self.comm, self.counts, outputs, self.coarse, self.target[batch], config.label_smoothing)
+        found = backpropagate(self.comm, self.counts, outputs, self.coarse, self.target[batch], self.criterion)
         for member in self.members.values():
             member.step()
         return found

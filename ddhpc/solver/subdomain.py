@@ -177,7 +177,14 @@ class SubdomainTraining:
         for number in range(self.fit, len(self.fits)):
             self.fit, fit = number, self.fits[number]
             cnn = local_cnn(self.job, self.subdomain, *fit.key)
-            local = LocalProblem(images=images, labels=labels, config=config, fitted=fit.images, team=self.job.team)
+            local = LocalProblem(
+                images=images,
+                labels=labels,
+                config=config,
+                fitted=fit.images,
+                team=self.job.team,
+                seed=problem.config.run.seed,
+            )
             history = train_local(cnn, local, self.on_step, self.saved)
             self.saved = None
             if len(fit.decides):

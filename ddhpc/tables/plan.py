@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from ddhpc.method.class_balance import class_weights
 from ddhpc.method.coarse import epochs
 from ddhpc.method.coarse_images import CoarseImages
 from ddhpc.method.decomposition import owned, team_of
@@ -17,6 +18,7 @@ from ddhpc.method.local import decision_batch
 from ddhpc.method.problem import Problem
 from ddhpc.method.windows import AHEAD
 from ddhpc.models import parameters
+from ddhpc.tables.counts import count_classes, print_counts
 from ddhpc.tables.run import problem_line
 from ddhpc.terminal import console
 from ddhpc.wording import by, mebibytes
@@ -141,12 +143,22 @@ def coarse_image_ranks(subdomains: int, ranks: int) -> list[str]:
     ]
 
 
+def _print_classes(problem: Problem, out: Console) -> None:
+    """Images by class and split, and what those of each class weigh in the loss of the local CNNs."""
+    packed, more = problem.packed, dict[str, list[str]]()
+    weights = class_weights(packed.labels["train"], problem.config.local.class_weight, len(packed.classes))
+    if weights is not None:
+        more["weight in the loss"] = [f"{weight:.2f}" for weight in weights]
+    print_counts(out, count_classes(packed.labels, len(packed.classes)), packed.classes, packed.noun, more)
+
+
 def print_plan(problem: Problem, ranks: int | None) -> None:
     """Print the plan for `ranks` ranks, by default one a subdomain."""
     ranks = ranks or problem.subdomains
     planned = shares(problem, ranks)
     out = console()
     out.print(problem_line(problem))
+    _print_classes(problem, out)
     counts, alike = {n: parameters(problem.local_cnn(n)) for n in set(problem.alike().values())}, problem.alike()
     total = sum(counts[first] for first in alike.values())
     out.print(f"a local CNN has {counts[0]:,} parameters, all together {total:,}")

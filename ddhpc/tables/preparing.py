@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ddhpc.data.sources.source import Prepared
+from ddhpc.tables.counts import count_classes, print_counts
 from ddhpc.terminal import console, is_terminal
 from ddhpc.visible import tell
 from ddhpc.wording import by, mebibytes, plural
@@ -43,7 +44,7 @@ def progress_of(task: str, *, shown: bool = True) -> Iterator[Callable[[int, int
 
 
 def print_prepared(prepared: Prepared, output: Path) -> None:
-    """Counts, what was done, what was left out and why, and how to go on."""
+    """Counts, also by class, what was done, what was left out and why, and how to go on."""
     packed = prepared.packed
     counts = ", ".join(f"{count:,} {split}" for split, count in packed.samples.items())
     tell(
@@ -51,6 +52,7 @@ def print_prepared(prepared: Prepared, output: Path) -> None:
         f"channel{'s' * (packed.channels > 1)} {packed.dtype}, {len(packed.classes)} classes, "
         f"{mebibytes(output.stat().st_size)}"
     )
+    print_counts(console(), count_classes(packed.labels, len(packed.classes)), packed.classes, packed.noun)
     for note in prepared.notes:
         tell(f"  {note}")
     if prepared.skipped:

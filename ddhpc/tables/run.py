@@ -14,12 +14,13 @@ from rich.table import Table
 from ddhpc.config import Config
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
-from ddhpc.method.metrics import BINARY, RESAMPLES, below_mean
+from ddhpc.method.metrics import BINARY, RESAMPLES, below_mean, never_chosen
 from ddhpc.method.problem import Problem
 from ddhpc.results import FUSIONS, checkpoint, has_coarse_image, is_finished, names, open_results, verify
 from ddhpc.results.cost import machine
 from ddhpc.results.decisions import fusions
 from ddhpc.results.model_directory import MODEL
+from ddhpc.tables.counts import count_classes, print_counts
 from ddhpc.terminal import PlainConsole, console
 from ddhpc.wording import by, duration, percent
 
@@ -89,6 +90,7 @@ def print_tables(file: h5py.File, out: Console) -> None:
     for title, table in {**tables, "Time": _time_table(file)}.items():
         out.print(f"\n{title}", style="bold")
         out.print(table)
+    _print_classes(file, classes, out)
     config = Config.from_yaml(file.attrs["config"])
     parameters = file["local/parameters"][...]
     out.print(
@@ -129,6 +131,7 @@ def _fusion_table(file: h5py.File) -> Table:
     best_row = (percent(file[f"local/{split}/accuracy"][best]) for split in SHOWN_SPLITS)
     if file["local/val/accuracy"].size == 1:
         table.add_row("global CNN", *best_row, *_scores(file, "dnn"))
+        table.caption = "; ".join(unchosen(file)) or None
         return table
     table.add_row(f"best local CNN on val (subdomain {best})", *best_row)
     for fusion in fusions(file):
@@ -141,7 +144,7 @@ def _fusion_table(file: h5py.File) -> Table:
     fold = file.get("samples/train/fold")
     if fold is not None and fold.attrs["decisions"] != "in_sample":
         notes.append(f"dnn trained on {fold.attrs['decisions']} decisions")
-    table.caption = "; ".join([*notes, *shortfall(file)]) or None
+    table.caption = "; ".join([*notes, *shortfall(file), *unchosen(file)]) or None
     return table
 
 
@@ -152,6 +155,24 @@ def shortfall(file: h5py.File) -> list[str]:
         return []
     told = below_mean(found.attrs["above_mean"], found.attrs["above_mean_error"])
     return [told] if told else []
+
+
+def unchosen(file: h5py.File) -> list[str]:
+    """What to say of classes that the final decision never is on val; nothing else, and of older files."""
+    if "val" not in file["fusion/dnn"]:
+        return []
+    train = count_classes({"train": file["samples/train/label"][...]}, len(file["classes"]))["train"]
+    told = never_chosen(file["fusion/dnn/val/confusion"][...], train, names(file["classes"]))
+    return [told] if told else []
+
+
+def _print_classes(file: h5py.File, classes: list[str], out: Console) -> None:
+    """Samples by class and split, and, where classes are of unequal size, how often each was chosen."""
+    counts = count_classes({split: file[f"samples/{split}/label"][...] for split in SPLITS}, len(classes))
+    unequal = len(set(counts["train"].tolist())) > 1 and "val" in file["fusion/dnn"]
+    chosen = file["fusion/dnn/val/confusion"][...].sum(0) if unequal else ()
+    more = {"chosen on val": [f"{count:,}" for count in chosen]} if unequal else {}
+    print_counts(out, counts, classes, "volumes" if len(file["decomposition"].attrs["grid"]) == 3 else "images", more)
 
 
 def _absent_table(file: h5py.File) -> Table:

@@ -78,7 +78,7 @@ def test_configuration_files_of_all_kinds(tmp_path, text, message):
         ("--grid", ", did you mean --decomposition.grid?"),
         ("--epochs", ", did you mean --local.epochs or --coarse.epochs or --coherent.epochs?"),
         ("--decomposition.gird", ", did you mean --decomposition.grid?"),
-        ("--class_weights", ""),
+        ("--class_wait", ""),
     ],
 )
 def test_what_was_perhaps_meant(option, hint):

@@ -246,3 +246,48 @@ def test_the_features_of_an_absent_subdomain_count_as_their_mean():
     usual[1, :, :3], usual[1, :, 3:] = 1 / 3, local[1, :, 3:].mean(axis=0)
     assert np.allclose(coarse.decide(network, absent), coarse.decide(network, usual), atol=1e-4)
     assert not np.allclose(coarse.decide(network, absent), coarse.decide(network, local), atol=1e-2)
+
+
+def unsure(samples, rare, seed):
+    """Two classes, `rare` images of the second; each of 4 subdomains is a little surer of the right one."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation((np.arange(samples) < rare).astype(np.int64))
+    shares = np.clip(0.5 + 0.08 * (2 * labels - 1) + rng.normal(0, 0.15, (4, samples)), 0.01, 0.99)
+    return np.stack([1 - shares, shares], 2).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("way", [{"class_weight": "balanced"}, {"sampling": "balanced"}])
+def test_the_dnn_finds_a_rare_class(way):
+    made = {split: unsure(400, rare, n) for n, (split, rare) in enumerate((("train", 20), ("val", 20), ("test", 200)))}
+    local, labels = ({split: each[part] for split, each in made.items()} for part in (0, 1))
+    found = []
+    for options in ({"class_weight": "none"}, way):
+        torch.manual_seed(0)
+        final = solved(local, labels, Coarse(epochs=20, **options)).fusions["dnn"]["test"]
+        found.append(accuracy(final[labels["test"] == 1], np.ones(200)))
+    assert found[0] < 0.5
+    assert found[1] > found[0] + 0.3
+
+
+@pytest.mark.parametrize("way", [{"class_weight": "sqrt"}, {"class_weight": "balanced"}, {"sampling": "balanced"}])
+def test_on_classes_of_equal_size_all_ways_have_the_same_bits(way):
+    local, _ = unsure(90, 0, 0)
+    labels, weights = np.resize([0, 1], 90), []
+    for options in ({"class_weight": "none"}, way):
+        torch.manual_seed(0)
+        weights.append(coarse.train_dnn(local, labels, 2, Coarse(epochs=2, **options), "cpu")[0].state_dict())
+    assert all(torch.equal(values, weights[1][name]) for name, values in weights[0].items())
+
+
+def test_by_default_the_dnn_weighs_by_the_square_root_unless_draws_are_balanced():
+    assert coarse.class_weight(Coarse()) == "sqrt"
+    assert coarse.class_weight(Coarse(sampling="balanced")) == "none"
+    assert coarse.class_weight(Coarse(class_weight="none")) == "none"
+    local, labels = unsure(90, 10, 0)
+    weights = {}
+    for kind in ("auto", "none", "sqrt"):
+        torch.manual_seed(0)
+        network, _ = coarse.train_dnn(local, labels, 2, Coarse(epochs=2, class_weight=kind), "cpu")
+        weights[kind] = network.layers[-1].bias
+    assert torch.equal(weights["auto"], weights["sqrt"])
+    assert not torch.equal(weights["auto"], weights["none"])

@@ -1,4 +1,5 @@
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from torch import nn
 
 from ddhpc.config import Local
 from ddhpc.errors import InputError
-from ddhpc.method.local import LocalProblem, local_outputs, train_local
+from ddhpc.method.local import LocalProblem, LocalTraining, local_outputs, train_local
 from ddhpc.method.metrics import accuracy
 from ddhpc.method.training import schedule, sgd
 from ddhpc.method.windows import Images, hold
@@ -193,3 +194,95 @@ def test_few_steps_have_rates_to_learn_with(steps, name):
         rate.step()
     assert min(rates) >= 0
     assert 0.9 * config.learning_rate <= max(rates) <= config.learning_rate
+
+
+def unequal(samples=60):
+    """Stripes of which every tenth image is vertical."""
+    pixels, labels = stripes(4 * samples)
+    first, second = (np.flatnonzero(labels == kind) for kind in (0, 1))
+    chosen = np.sort(np.concatenate([first[: samples - samples // 10], second[: samples // 10]]))
+    return pixels[chosen], labels[chosen]
+
+
+def test_a_weighted_step_is_that_of_the_weighted_images():
+    """As `test_a_step_is_that_of_plain_sgd`; the classes weigh n / (K n_k)."""
+    pixels, labels = unequal(60)
+    config = Local(epochs=1, batch_size=60, learning_rate=0.05, schedule="cosine", momentum=0.0, weight_decay=0.0)
+    torch.manual_seed(0)
+    cnn = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    reference = deepcopy(cnn)
+    problem = LocalProblem(images=images(pixels), labels=labels, config=replace(config, class_weight="balanced"))
+    train_local(cnn, problem, SILENT)
+    losses = -reference((torch.tensor(pixels, dtype=torch.float32) - 100) / 50).log_softmax(1)[range(60), labels]
+    (losses[labels == 0].mean() / 2 + losses[labels == 1].mean() / 2).backward()
+    for ours, theirs in zip(cnn.parameters(), reference.parameters(), strict=True):
+        assert torch.allclose(ours, theirs - 0.05 * theirs.grad, atol=1e-6)
+
+
+@pytest.mark.parametrize("way", [{"class_weight": "sqrt"}, {"class_weight": "balanced"}, {"sampling": "balanced"}])
+def test_on_classes_of_equal_size_all_ways_have_the_same_bits(way):
+    pixels, _ = stripes(48)
+    found = []
+    for options in ({}, way):
+        cnn, config = small_cnn(), Local(epochs=2, batch_size=8, shift=1, **options)
+        train_local(cnn, LocalProblem(images=images(pixels), labels=np.resize([0, 1], 48), config=config), SILENT)
+        found.append(cnn.state_dict())
+    assert all(torch.equal(values, found[1][name]) for name, values in found[0].items())
+
+
+def test_balanced_draws_are_the_same_on_all_subdomains_in_other_orders():
+    pixels, labels = unequal(60)
+    config = Local(epochs=1, batch_size=60, sampling="balanced")
+    fitted = np.arange(0, 60, 2) if len(set(labels[::2])) == 2 else np.arange(60)
+    orders = []
+    for subdomain in range(2):
+        problem = LocalProblem(images=images(pixels), labels=labels, config=config, fitted=fitted, seed=5)
+        torch.manual_seed(subdomain)
+        training = LocalTraining(small_cnn(), problem)
+        torch.manual_seed(subdomain)
+        training.start_epoch()
+        orders.append(training.order.tolist())
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1])
+    assert set(orders[0]) <= set(fitted.tolist())
+    assert np.bincount(labels[orders[0]]).tolist() == [len(fitted) // 2] * 2
+
+
+@pytest.mark.parametrize("way", [{"class_weight": "balanced"}, {"sampling": "balanced"}])
+def test_a_rare_class_is_learned(way):
+    """With natural draws and no weights the CNN has all but given it up after so few steps."""
+    pixels, labels = unequal(120)
+    unseen, their_labels = stripes(seed=1)
+    rare, found = their_labels == 1, []
+    for options in ({}, way):
+        cnn, config = small_cnn(), Local(epochs=3, batch_size=24, learning_rate=0.05, **options)
+        train_local(cnn, LocalProblem(images=images(pixels), labels=labels, config=config), SILENT)
+        found.append(local_outputs(cnn, images(unseen), "float32")[rare].argmax(1).mean())
+    assert found[0] < 0.2
+    assert found[1] > 0.8
+
+
+@pytest.mark.parametrize("steps", [3, 7, 12])
+def test_balanced_draws_go_on_with_the_same_bits(steps, tmp_path):
+    """7 steps an epoch."""
+    pixels, labels = unequal(60)
+    config = Local(epochs=3, batch_size=8, sampling="balanced")
+    problem = LocalProblem(images=images(pixels), labels=labels, config=config, seed=5)
+    kept = []
+
+    def halt(fraction, accuracy, state):
+        kept.append(0)
+        if len(kept) == steps:
+            checkpoint.save(tmp_path / "0.pt", state(), "run")
+            raise Halt
+
+    undisturbed = small_cnn()  # which seeds
+    train_local(undisturbed, problem, SILENT)
+    with pytest.raises(Halt):
+        train_local(small_cnn(), problem, halt)
+    again = small_cnn()
+    torch.manual_seed(77)
+    saved, _ = checkpoint.load(tmp_path / "0.pt", "run")
+    train_local(again, problem, SILENT, saved)
+    for name, values in undisturbed.state_dict().items():
+        assert torch.equal(values, again.state_dict()[name]), name

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import recall_score, roc_auc_score
 
 from ddhpc.method import metrics
-from ddhpc.method.metrics import RESAMPLES, accuracy, below_mean, compare, confusion, margin, scores
+from ddhpc.method.metrics import RESAMPLES, accuracy, below_mean, compare, confusion, margin, never_chosen, scores
 
 PINNED = {
     "accuracy_low": 0.7198443579766537,
@@ -162,3 +162,14 @@ def test_a_dnn_below_mean_is_told_with_what_to_try():
     assert below_mean(0.02, 0.01) == below_mean(-0.01, 0.01) == below_mean(0, 0) == ""
     told = below_mean(-0.123, 0.01)
     assert told.startswith("the coarse DNN is 12.3 points below mean on val (standard error 1.0); try more --local")
+
+
+def test_classes_that_are_never_chosen_are_told_with_what_to_try():
+    """Of five classes val lacks one, which is not told, and two are never chosen."""
+    counts = np.array([[5, 0, 0, 0, 0], [3, 0, 0, 0, 0], [2, 0, 0, 0, 0], [0, 0, 0, 2, 0], [0, 0, 0, 0, 0]])
+    classes = ("a", "b", "c", "d", "e")
+    told = never_chosen(counts, np.array([50, 5, 10, 10, 10]), classes)
+    never = "never chosen on val: 2 of 5 classes (b, c; 2 to 3 samples there); "
+    assert told.startswith(f"{never}classes have 5 to 50 training samples: try another --local.class_weight")
+    assert never_chosen(counts, np.array([9, 8, 9, 9, 9]), classes) == f"{never}try more --local.epochs"
+    assert never_chosen(np.eye(5, dtype=int), np.array([50, 5, 10, 10, 10]), classes) == ""

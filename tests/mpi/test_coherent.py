@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from ddhpc.method.class_balance import Loss
 from ddhpc.method.decomposition import owned
 from ddhpc.method.local import output
 from ddhpc.models import build
@@ -46,8 +47,10 @@ def parameters(network):
     return [parameter.detach().numpy().copy() for parameter in network.parameters()]
 
 
-@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
-def test_gradients_losses_and_weights_are_those_of_one_process(label_smoothing, comm):
+@pytest.mark.parametrize(
+    ("label_smoothing", "weights"), [(0.0, None), (0.1, None), (0.1, torch.tensor([0.5, 1.0, 3.0]))]
+)
+def test_gradients_losses_and_weights_are_those_of_one_process(label_smoothing, weights, comm):
     whole, spread = Whole(), Whole()
     counts = [len(owned(SUBDOMAINS, comm.size, rank)) for rank in range(comm.size)]
     mine = owned(SUBDOMAINS, comm.size, comm.rank)
@@ -57,14 +60,15 @@ def test_gradients_losses_and_weights_are_those_of_one_process(label_smoothing, 
     alone = [torch.optim.SGD(each.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=1e-3) for each in ours]
     for windows, target in steps(4):
         logits = whole(windows)
-        loss = cross_entropy(logits, target, label_smoothing=label_smoothing)
+        loss = cross_entropy(logits, target, weights, label_smoothing=label_smoothing, reduction="sum") / BATCH
         together.zero_grad()
         loss.backward()
         for optimizer in alone:
             optimizer.zero_grad()
         outputs = [output(spread.cnns[n], windows[n], FEATURES)[1] for n in mine]
         network = spread.dnn if comm.rank == 0 else None
-        found, right = backpropagate(comm, counts, outputs, network, target, label_smoothing)
+        criterion = Loss(weights=weights, label_smoothing=label_smoothing)
+        found, right = backpropagate(comm, counts, outputs, network, target, criterion)
         if comm.rank == 0:
             assert found == pytest.approx(loss.item(), rel=1e-6)
             assert right == (logits.argmax(1) == target).sum()

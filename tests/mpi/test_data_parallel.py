@@ -57,10 +57,10 @@ def test_normalisation_sees_the_whole_batch(window, options, team):
     assert torch.allclose(spread(pixels), whole(pixels), rtol=1e-4, atol=1e-4)
 
 
-def trained(team, network="resnet", dropout=0.0):
+def trained(team, network="resnet", dropout=0.0, **options):
     """History, weights and decisions of a training with augmentation and label smoothing."""
     draw = np.random.default_rng(0)
-    labels = draw.integers(0, 3, 50)
+    labels = draw.choice(3, 50, p=(0.6, 0.3, 0.1))
     pixels = draw.normal(labels[:, None, None, None], 1, (50, 1, 12, 12)).astype(np.float32)
     core = (slice(1, 11), slice(1, 11))
     images = hold([pixels], 50, core, np.array([1.0]), np.array([1.3]), "cpu")
@@ -68,16 +68,19 @@ def trained(team, network="resnet", dropout=0.0):
     cnn = build(network, channels=1, classes=3, window=(10, 10), width=4, depth=None)
     cnn.append(nn.Dropout(dropout))
     cnn.to(memory_format=torch.channels_last)
-    config = Local(epochs=3, batch_size=BATCH, shift=1, flip=True, intensity=0.1, label_smoothing=0.1)
+    config = Local(epochs=3, batch_size=BATCH, shift=1, flip=True, intensity=0.1, label_smoothing=0.1, **options)
     history = train_local(cnn, LocalProblem(images=images, labels=labels, config=config, team=team), lambda *step: None)
     return history, cnn.state_dict(), local_outputs(cnn, images, "float32", team=team)
 
 
-@pytest.mark.parametrize("network", ["resnet", "vgg"])
-def test_losses_weights_and_decisions_are_those_of_one_rank(network, team):
+@pytest.mark.parametrize(
+    ("network", "options"),
+    [("resnet", {}), ("vgg", {}), ("resnet", {"class_weight": "balanced"}), ("resnet", {"sampling": "balanced"})],
+)
+def test_losses_weights_and_decisions_are_those_of_one_rank(network, options, team):
     (history, weights, decisions), (expected, its_weights, its_decisions) = (
-        trained(team, network),
-        trained(ALONE, network),
+        trained(team, network, **options),
+        trained(ALONE, network, **options),
     )
     assert history.loss == pytest.approx(expected.loss, rel=1e-3)
     assert history.accuracy == pytest.approx(expected.accuracy, abs=0.03)

@@ -1,13 +1,18 @@
 """What a run directory may hold, and what --overwrite removes."""
 
+from dataclasses import replace
+
 import h5py
 import pytest
 import yaml
 
-from ddhpc.config import Config
+from ddhpc.config import Coarse, Config, Local
 from ddhpc.errors import InputError
 from ddhpc.results import begin, check_own, checkpoint, differences, fingerprint, identity, run_directory
 
+NATURAL = Config(
+    local=Local(class_weight="none", sampling="natural"), coarse=Coarse(class_weight="none", sampling="natural")
+)
 WANTED = identity(Config(), "a" * 64)
 
 
@@ -33,6 +38,27 @@ def test_where_the_data_lie_makes_no_other_run():
     moved = {**WANTED, "data": {"file": "elsewhere/x.h5"}}
     assert differences(WANTED, moved) == []
     assert fingerprint(WANTED) == fingerprint(moved) != fingerprint(other_seed())
+
+
+def without(found, *options):
+    """An identity as a version that lacked some options of the sections local and coarse wrote it."""
+    sections = {name: {k: v for k, v in found[name].items() if k not in options} for name in ("local", "coarse")}
+    return {**found, **sections}
+
+
+def test_a_run_of_before_class_weights_goes_on_where_they_are_none(tmp_path):
+    older = without(identity(NATURAL, "a" * 64), "class_weight", "sampling")
+    assert "class_weight" not in older["local"]
+    started(tmp_path / "run", older)
+    started(tmp_path / "run", identity(NATURAL, "a" * 64))
+    assert fingerprint(older) == fingerprint(identity(NATURAL, "a" * 64))
+    weighted = identity(replace(NATURAL, local=Local(class_weight="sqrt")), "a" * 64)
+    assert fingerprint(older) != fingerprint(weighted)
+    with pytest.raises(InputError, match="this one: local.class_weight was none and is now sqrt; expected"):
+        started(tmp_path / "run", weighted)
+    drawn = identity(replace(NATURAL, coarse=Coarse(class_weight="none", sampling="balanced")), "a" * 64)
+    assert differences(older, drawn) == ["coarse.sampling was natural and is now balanced"]
+    assert fingerprint(older) != fingerprint(drawn)
 
 
 def test_digests_are_shown_by_their_first_digits():

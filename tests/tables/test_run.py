@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 
 from ddhpc.method.metrics import confusion, scores
-from ddhpc.tables.run import binary_table, shortfall
+from ddhpc.tables.run import binary_table, shortfall, unchosen
 
 
 def test_few_positives_are_told_below_the_table(tmp_path):
@@ -31,3 +31,15 @@ def test_a_coarse_dnn_below_mean_is_told_of_a_run(tmp_path):
         assert shortfall(file) == []
         found["val"].attrs.update(above_mean=-0.05)
         assert shortfall(file)[0].startswith("the coarse DNN is 5.0 points below mean on val (standard error 3.0)")
+
+
+def test_classes_that_are_never_chosen_are_told_of_a_run(tmp_path):
+    with h5py.File(tmp_path / "results.h5", "w") as file:
+        found = file.create_group("fusion/dnn")
+        assert unchosen(file) == []
+        file["classes"], file["samples/train/label"] = [b"healthy", b"ill\x1b[31m"], np.repeat([0, 1], [9, 1])
+        found["val/confusion"] = np.array([[7, 0], [2, 0]])
+        (told,) = unchosen(file)
+        assert told.startswith("never chosen on val: 1 of 2 classes (ill\\x1b[31m; 2 samples there); ")
+        found["val/confusion"][...] = [[6, 1], [2, 0]]
+        assert unchosen(file) == []
