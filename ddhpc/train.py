@@ -238,7 +238,7 @@ def finish(
     )
     results.finish(job.directory, outcome)
     dnn, mean = (solution.fusions[fusion]["val"] for fusion in ("dnn", "mean"))
-    if told := below_mean(*margin(dnn, mean, outcome.labels["val"])):
+    if told := below_mean(*margin(dnn, mean, outcome.labels["val"], job.problem.packed.patients("val"))):
         logs.warn(told)
 
 

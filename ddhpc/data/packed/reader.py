@@ -7,6 +7,7 @@ Layout, format version 1 (S samples of a split, C channels, K classes; split is 
     /{split}/image      [S, C, *spatial] uint8, int16, uint16 or float32; attr sha256, of all pixels
     /{split}/label      [S] int64
     /{split}/id         [S] UTF-8
+    /{split}/patient    [S] UTF-8, pseudonyms, empty where nobody knows; only where the source knows patients
     /statistics/mean    [C] float64, of the training split in stored units; std likewise
     /skipped            [n] UTF-8, names of the files left out, each with the reason
 
@@ -109,6 +110,11 @@ class Packed:
         """Names [S] of the samples of a split, for most sources relative file paths."""
         with self._opened() as file:
             return decoded(file[f"{split}/id"])
+
+    def patients(self, split: str) -> list[str]:
+        """Pseudonym [S] of the patient of each sample of a split, empty where nobody knows; [] without patients."""
+        with self._opened() as file:
+            return decoded(file[f"{split}/patient"]) if f"{split}/patient" in file else []
 
     @contextmanager
     def _opened(self) -> Iterator[h5py.File]:
@@ -215,6 +221,10 @@ def describe(file: h5py.File, path: Path) -> Packed:
                 f"{path}: split {split} has {image.shape[0]} images, label {label.dtype} {label.shape} and "
                 f"id {name.dtype} {name.shape}; expected one integer and one string an image"
             )
+        if f"{split}/patient" in file or "train/patient" in file:
+            found = _dataset(file, path, f"{split}/patient")
+            if found.shape != image.shape[:1] or found.dtype.kind != "S":
+                raise InputError(f"{path}: {split}/patient is {found.dtype} {found.shape}; expected a string an image")
         samples[split], labels[split], ids[split] = image.shape[0], np.asarray(label, np.int64), decoded(name)
     check_labels(path, classes, labels)
     mean, std = (_statistics(file, path, name) for name in ("mean", "std"))
