@@ -15,6 +15,9 @@ def run(argv: list[str], started: float) -> None:
     options = parser("report", "Write one HTML page with the figures of a run, and the figures as PNG and SVG.")
     options.add_argument("run", metavar="RUN", help="run directory or results file")
     options.add_argument("--baseline", metavar="RUN", help="run of the global CNN on the same data, to compare with")
+    options.add_argument(
+        "--positive", metavar="CLASS", help="class that counts as positive in the metrics (default: the last of two)"
+    )
     options.add_argument("--output", metavar="DIR", help="directory of the page (default: report in the run directory)")
     given = parse(options, argv)
     try:
@@ -25,4 +28,4 @@ def run(argv: list[str], started: float) -> None:
     from ddhpc.report.page import write_report
 
     baseline, output = (Path(path) if path else None for path in (given.baseline, given.output))
-    alone(lambda: tell(str(write_report(Path(given.run), baseline, output))))
+    alone(lambda: tell(str(write_report(Path(given.run), baseline, output, positive=given.positive))))

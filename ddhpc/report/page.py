@@ -30,13 +30,14 @@ PAGE = "index.html"
 GENERATOR = '<meta name="generator" content="ddhpc report">'
 
 
-def write_report(run: Path, baseline: Path | None, output: Path | None) -> Path:
+def write_report(run: Path, baseline: Path | None, output: Path | None, *, positive: str | None = None) -> Path:
     """Write the report of a run and give the path of its page.
 
     Args:
         run: run directory or results file.
         baseline: that of the global CNN on the same data.
         output: directory of the report; None for `report` in the run directory.
+        positive: the class that counts as positive in the metrics; None for the last of two.
 
     Raises:
         InputError: a results file is not whole, the baseline is of other data, or the output cannot be written.
@@ -52,7 +53,7 @@ def write_report(run: Path, baseline: Path | None, output: Path | None) -> Path:
         other = stack.enter_context(_whole(baseline)) if baseline else None
         if baseline and other is not None:
             check_baseline(file, other, baseline)
-        found = sections(file, other, pictures(file))
+        found = sections(file, other, pictures(file), positive)
         with file_system(directory):
             directory.mkdir(parents=True, exist_ok=True)
             images = {section.name: _save(section, directory) for section in found}

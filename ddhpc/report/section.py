@@ -24,4 +24,4 @@ class Section:
     """What it shows, for those who cannot see it."""
     head: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
-    """The numbers behind the figure, a table as text."""
+    """The numbers behind the figure, a table as text; shown at once where there is no figure."""
