@@ -6,12 +6,9 @@ import h5py
 import numpy as np
 
 from ddhpc.errors import InputError
-from ddhpc.method import coarse
 from ddhpc.method.evaluation import SPLITS, Decided, Evaluation, evaluate
 from ddhpc.results.format import FINAL
 from ddhpc.results.reader import names, patients
-
-FUSE = {"mean": coarse.mean, "vote": coarse.vote}
 
 
 def final_decisions(file: h5py.File, fusion: str, split: str) -> np.ndarray:
@@ -20,8 +17,10 @@ def final_decisions(file: h5py.File, fusion: str, split: str) -> np.ndarray:
     Raises:
         InputError: names the option --fusion, where the run has no coherent CNN-DNN.
     """
-    if fusion in FUSE:
-        return coarse.by_blocks(FUSE[fusion], file[f"local/{split}/decision"])
+    if fusion in ("mean", "vote"):
+        from ddhpc.method import coarse  # loads torch, which other metrics do without
+
+        return coarse.by_blocks({"mean": coarse.mean, "vote": coarse.vote}[fusion], file[f"local/{split}/decision"])
     group = next(group for group, name in FINAL.items() if name == fusion)
     if group not in file:
         raise InputError(f"--fusion {fusion}: {file.filename} has none; expected a run with --coherent.start")
