@@ -250,7 +250,7 @@ def finish(job: Job, name: str, gathered: Gathered | None, final: Final, rank_se
     )
     results.finish(job.directory, outcome)
     dnn, mean = (solution.fusions[fusion]["val"] for fusion in ("dnn", "mean"))
-    if told := below_mean(*margin(dnn, mean, outcome.labels["val"])):
+    if told := below_mean(*margin(dnn, mean, outcome.labels["val"], job.problem.packed.patients("val"))):
         logs.warn(told)
     classes = job.problem.packed.classes
     train = np.bincount(outcome.labels["train"], minlength=len(classes))

@@ -34,12 +34,17 @@ def striped(samples: int, shape: tuple[int, ...], seed: int) -> tuple[np.ndarray
     return pixels.astype(np.uint8), labels
 
 
-def pack_small(path: Path, shape: tuple[int, ...] = (16, 14), dtype: str = "uint8") -> Path:
-    """A packed file of small striped images or volumes."""
+def pack_small(path: Path, shape: tuple[int, ...] = (16, 14), dtype: str = "uint8", patients: int = 0) -> Path:
+    """A packed file of small striped images or volumes; of patients, with so many samples each, if that is not 0."""
     splits = {}
     for seed, (split, count) in enumerate(SMALL.items()):
         pixels, labels = striped(count, shape, seed)
-        splits[split] = Split(labels=labels, ids=[f"{split}/{n}" for n in range(count)], images=pixels.astype(dtype))
+        splits[split] = Split(
+            labels=labels,
+            ids=[f"{split}/{n}" for n in range(count)],
+            images=pixels.astype(dtype),
+            patients=[f"Smith^{split}{n // patients}" for n in range(count)] if patients else (),
+        )
     write_packed(
         path,
         Contents(

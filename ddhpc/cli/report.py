@@ -20,11 +20,16 @@ def run(argv: list[str], started: float) -> None:
         action="store_true",
         help="show what each input of the second level brought: solves the coarse DNN again, in seconds",
     )
+    options.add_argument(
+        "--positive", metavar="CLASS", help="class that counts as positive in the metrics (default: the last of two)"
+    )
     options.add_argument("--output", metavar="DIR", help="directory of the page (default: report in the run directory)")
     given = parse(options, argv)
     check_needs()
 
     from ddhpc.report.page import write_report
+    from ddhpc.report.section import Asked
 
     baseline, output = (Path(path) if path else None for path in (given.baseline, given.output))
-    alone(lambda: tell(str(write_report(Path(given.run), baseline, output, ablation=given.ablation))))
+    asked = Asked(ablation=given.ablation, positive=given.positive)
+    alone(lambda: tell(str(write_report(Path(given.run), baseline, output, asked))))

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from statistics import NormalDist
 
 import numpy as np
 
+from ddhpc.method import diagnostics
+from ddhpc.method.resampling import CONFIDENCE, RESAMPLES, blockwise, draws, measured, owners
 from ddhpc.wording import listed
 
-RESAMPLES = 1000
 BINARY = ("roc_auc", "sensitivity", "specificity")
 """What `scores` tells of two classes alone."""
-CONFIDENCE = 0.95
-BLOCK = 2**17
-"""Drawn samples that are looked at together; about 65 bytes each."""
-
 UNEQUAL = 2
 """How many times the training images of the smallest class the largest has from where on this is told."""
-
-Statistic = Callable[..., np.ndarray]
-"""Of true classes, decided classes and scores of the positive class, along an axis; NaN where it is not defined."""
 
 
 def accuracy(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -49,13 +42,18 @@ def confusion(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.bincount(classes * labels + decisions.argmax(-1), minlength=classes**2).reshape(classes, classes)
 
 
-def margin(decisions: np.ndarray, other: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+def margin(
+    decisions: np.ndarray, other: np.ndarray, labels: np.ndarray, patients: Sequence[str] = ()
+) -> tuple[float, float]:
     """By how much the accuracy of [S, K] is above that of others for the same samples, and its standard error.
 
     The error is that of the mean of S paired differences: samples that both decide rightly, or both wrongly, add none.
+    Where `patients` [S] are known, those of one are not taken as independent (the cluster-robust error).
     """
     differences = np.subtract(decisions.argmax(-1) == labels, other.argmax(-1) == labels, dtype=np.float64)
-    return float(differences.mean()), float(differences.std() / np.sqrt(len(labels)))
+    above = differences.mean()
+    of_owners = np.bincount(owners(len(labels), patients), differences - above)
+    return float(above), float(np.sqrt(np.square(of_owners).sum()) / len(labels))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +69,9 @@ class Compared:
     """Of the difference: as many standard errors to either side as a normal distribution has 95 % within."""
 
 
-def compare(decisions: np.ndarray, other: np.ndarray, labels: np.ndarray) -> Compared:
-    """Compare decisions [S, K] with others for the same samples, whose labels are [S]; see `margin`."""
-    found, (above, error) = scores(decisions, labels), margin(decisions, other, labels)
+def compare(decisions: np.ndarray, other: np.ndarray, labels: np.ndarray, patients: Sequence[str] = ()) -> Compared:
+    """Compare decisions [S, K] with others for the same samples, whose labels and patients are [S]; see `margin`."""
+    found, (above, error) = scores(decisions, labels, patients), margin(decisions, other, labels, patients)
     reach = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * error
     return Compared(
         accuracy=float(accuracy(decisions, labels)),
@@ -120,71 +118,36 @@ def never_chosen(counts: np.ndarray, train: np.ndarray, classes: Sequence[str]) 
     return f"never chosen on val: {len(never)} of {len(classes)} classes ({names}; {few} samples there); {hint}"
 
 
-def scores(decisions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """What people in the field report of final decisions.
+def scores(decisions: np.ndarray, labels: np.ndarray, patients: Sequence[str] = ()) -> dict[str, float]:
+    """What the table of a run tells of final decisions; `evaluation` has more.
 
     Args:
         decisions: [S, K] class probabilities.
         labels: [S] int64.
+        patients: whose each sample is; see `resampling.owners`.
 
     Returns:
         `balanced_accuracy` (mean over the classes in `labels` of the share classified rightly); for two classes, of
         which the second is the positive one, also `roc_auc`, `sensitivity` and `specificity`, NaN where `labels`
-        has one class only; and for each of these and `accuracy` a 95 % percentile bootstrap interval over the
-        samples, `NAME_low` and `NAME_high` (1,000 resamples, the same ones each time).
-
-        A resample that lacks a class has no value of what is about this class, and is left out, as in pROC (Robin et
-        al., BMC Bioinformatics 12:77, 2011, doi:10.1186/1471-2105-12-77); `NAME_resamples` counts those with a value.
-        With a handful of samples of a class the interval is too narrow, with one it is a point.
+        has one class only; and for each of these and `accuracy` a 95 % interval over patients or samples, `NAME_low`
+        and `NAME_high`, see `resampling.measured`. `NAME_resamples` counts the draws with a value, of `resamples`.
     """
     counts = confusion(decisions, labels)
     members = counts.sum(1)
     found = {"balanced_accuracy": float((counts.diagonal()[members > 0] / members[members > 0]).mean())}
-    statistics: dict[str, Statistic] = {"accuracy": _accuracy}
-    if decisions.shape[-1] == 2:
-        statistics |= {"roc_auc": _roc_auc, "sensitivity": partial(_recall, 1), "specificity": partial(_recall, 0)}
-    samples = (labels, decisions.argmax(-1), decisions[:, -1])
-    for name, values in _resampled(samples, statistics).items():
-        defined = values[~np.isnan(values)]
-        if name != "accuracy":
-            found[name] = float(statistics[name](*samples, axis=-1))
-            found[f"{name}_resamples"] = len(defined)
-        tails = 50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)
-        low, high = np.percentile(defined, tails) if len(defined) else (np.nan, np.nan)
-        found |= {f"{name}_low": float(low), f"{name}_high": float(high)}
-    return found
-
-
-def _resampled(samples: tuple[np.ndarray, ...], statistics: Mapping[str, Statistic]) -> dict[str, np.ndarray]:
-    """Statistics of RESAMPLES draws of the samples with replacement, by name: [RESAMPLES] float64."""
-    rng, count = np.random.default_rng(0), len(samples[0])
-    found = {name: np.empty(RESAMPLES) for name in statistics}
-    rows = max(1, BLOCK // count)
-    for start in range(0, RESAMPLES, rows):
-        block = slice(start, min(start + rows, RESAMPLES))
-        drawn = rng.integers(0, count, (block.stop - start, count))
-        resamples = [values[drawn] for values in samples]
-        for name, statistic in statistics.items():
-            found[name][block] = statistic(*resamples, axis=-1)
-    return found
-
-
-def _accuracy(labels: np.ndarray, predicted: np.ndarray, score: np.ndarray, axis: int) -> np.ndarray:
-    return np.asarray((labels == predicted).mean(axis))
-
-
-def _recall(kind: int, labels: np.ndarray, predicted: np.ndarray, score: np.ndarray, axis: int) -> np.ndarray:
-    members = labels == kind
-    with np.errstate(invalid="ignore"):
-        return np.asarray((members & (predicted == kind)).sum(axis) / members.sum(axis))
-
-
-def _roc_auc(labels: np.ndarray, predicted: np.ndarray, score: np.ndarray, axis: int) -> np.ndarray:
-    """Share of pairs of a positive and a negative sample that the score puts in order (Mann and Whitney's U)."""
-    from scipy.stats import rankdata
-
-    positive = (labels == 1).sum(axis)
-    negative = labels.shape[axis] - positive
-    ranks = (rankdata(score, axis=axis) * (labels == 1)).sum(axis)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray((ranks - positive * (positive + 1) / 2) / (positive * negative))
+    owner, right = owners(len(labels), patients), decisions.argmax(1) == labels
+    weights, once = draws(owner), np.ones((1, len(labels)), np.uint8)
+    # Summed as whole numbers, exactly, so that intervals have the same bits everywhere.
+    drawn = blockwise(lambda w: (w[:, right].sum(1, dtype=np.int64) / w.sum(1, dtype=np.int64))[:, None], weights)
+    share = measured(right.mean(), drawn[:, 0], int(owner.max()) + 1)
+    found |= {"accuracy_low": share.low, "accuracy_high": share.high}
+    if decisions.shape[1] > 2:
+        return found
+    task = diagnostics.OneAgainstRest.of(decisions, labels, 1)
+    rates, ranks = diagnostics.rates(task), diagnostics.ranks(task)
+    values = {"roc_auc": (ranks, 0), "sensitivity": (rates, 0), "specificity": (rates, 1)}
+    for name, (statistic, column) in values.items():
+        trials = None if name == "roc_auc" else len(np.unique(owner[task.denominator(name)]))
+        of = measured(statistic(once)[0, column], blockwise(statistic, weights)[:, column], trials)
+        found |= {name: of.value, f"{name}_resamples": of.resamples, f"{name}_low": of.low, f"{name}_high": of.high}
+    return found | {"resamples": RESAMPLES}

@@ -10,7 +10,7 @@ import h5py
 
 from ddhpc.report.figures.style import drawing
 from ddhpc.report.picture import pictures
-from ddhpc.report.section import Section
+from ddhpc.report.section import PLAIN, Section
 from ddhpc.report.sections import sections
 from ddhpc.visible import visible
 
@@ -18,7 +18,7 @@ from ddhpc.visible import visible
 def figures(file: h5py.File) -> str:
     """The figures of the report with their captions as HTML, each a picture that opens at a click."""
     with drawing():
-        return "\n".join(map(_html, sections(file, None, pictures(file), solve_again=False)))
+        return "\n".join(map(_html, sections(file, None, pictures(file), PLAIN)))
 
 
 def _html(section: Section) -> str:

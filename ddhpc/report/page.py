@@ -17,7 +17,7 @@ from ddhpc.errors import InputError
 from ddhpc.report import FOLDER, GENERATOR, PAGE
 from ddhpc.report.figures.style import drawing
 from ddhpc.report.picture import pictures
-from ddhpc.report.section import Section
+from ddhpc.report.section import PLAIN, Asked, Section
 from ddhpc.report.sections import sections
 from ddhpc.report.summary import facts, main_figures, summary
 from ddhpc.results import file_system, open_results, verify
@@ -26,14 +26,14 @@ from ddhpc.visible import visible
 from ddhpc.wording import by
 
 
-def write_report(run: Path, baseline: Path | None, output: Path | None, *, ablation: bool = False) -> Path:
+def write_report(run: Path, baseline: Path | None, output: Path | None, asked: Asked = PLAIN) -> Path:
     """Write the report of a run and give the path of its page.
 
     Args:
         run: run directory or results file.
         baseline: that of the global CNN on the same data.
         output: directory of the report; None for `report` in the run directory.
-        ablation: whether to solve the coarse DNN again, to show what each of its inputs brought.
+        asked: what else to show.
 
     Raises:
         InputError: a results file is not whole, the baseline is of other data, there is nothing to solve again, or the
@@ -48,7 +48,7 @@ def write_report(run: Path, baseline: Path | None, output: Path | None, *, ablat
         other = stack.enter_context(_whole(baseline)) if baseline else None
         if baseline and other is not None:
             check_baseline(file, other, baseline)
-        found = sections(file, other, pictures(file), ablation)
+        found = sections(file, other, pictures(file), asked)
         with file_system(directory):
             directory.mkdir(parents=True, exist_ok=True)
             images = {section.name: _save(section, directory) for section in found}

@@ -25,3 +25,17 @@ class Section:
     head: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
     """The numbers behind the figure, a table as text; shown at once where there is no figure."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a report shows beyond what every report does."""
+
+    ablation: bool = False
+    """What each input of the coarse DNN brought, which is solved again for it; see `ablation`."""
+    positive: str | None = None
+    """The class that counts as positive in the metrics; None for the last of two."""
+
+
+PLAIN = Asked()
+"""Nothing beyond what every report shows."""

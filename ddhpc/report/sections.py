@@ -11,27 +11,29 @@ from ddhpc.method.metrics import scores
 from ddhpc.report.ablation import ablation
 from ddhpc.report.dependence import dependence
 from ddhpc.report.figures import accuracy, domain, training
+from ddhpc.report.metrics import metrics
 from ddhpc.report.picture import Pictures
-from ddhpc.report.section import OLD, Section
-from ddhpc.results import has_coarse_image, names
+from ddhpc.report.section import OLD, Asked, Section
+from ddhpc.results import has_coarse_image, names, patients
 from ddhpc.results.cost import critical_path, differences, machine
 from ddhpc.wording import by, duration, percent
 
 
-def sections(file: h5py.File, baseline: h5py.File | None, pictures: Pictures, solve_again: bool) -> list[Section]:
+def sections(file: h5py.File, baseline: h5py.File | None, pictures: Pictures, asked: Asked) -> list[Section]:
     """All sections of the report on a run, in their order.
 
     Args:
         file: results of the run.
         baseline: results of the global CNN on the same data, if there are any.
         pictures: the test images of the run.
-        solve_again: see `ablation`.
+        asked: what else to show.
     """
     area = _domain(file)
     return [
         _decomposition(file, area, pictures),
         _fusions(file, baseline),
-        *ablation(file, solve_again),
+        *ablation(file, asked.ablation),
+        *metrics(file, asked.positive),
         _local(file, area),
         _confusion(file),
         dependence(file, area, pictures),
@@ -79,10 +81,12 @@ def _fusions(file: h5py.File, baseline: h5py.File | None) -> Section:
     title, labels = "Final decisions against single networks", file["samples/test/label"][...]
     if "test" not in file["fusion/dnn"]:
         return Section(name="fusions", title=title, caption=f"The interval of the accuracy {OLD}")
-    scored = []
+    scored, whose = [], patients(file, "test")
     if len(file["subdomain"]) > 1:
         best = int(np.nanargmax(file["local/val/accuracy"][...]))
-        scored.append(_scored(f"local CNN {best}", scores(file["local/test/decision"][best], labels), file, best))
+        scored.append(
+            _scored(f"local CNN {best}", scores(file["local/test/decision"][best], labels, whose), file, best)
+        )
         for fusion in ("vote", "mean", "dnn"):
             found = file[f"fusion/{fusion}/test"].attrs
             low, high = found["accuracy_low"], found["accuracy_high"]
@@ -90,10 +94,11 @@ def _fusions(file: h5py.File, baseline: h5py.File | None) -> Section:
             scored.append(accuracy.Scored(name=fusion, accuracy=share, low=low, high=high))
     for alone in (file if len(file["subdomain"]) == 1 else None, baseline):
         if alone is not None:
-            found = scores(alone["local/test/decision"][0], alone["samples/test/label"][...])
+            found = scores(alone["local/test/decision"][0], alone["samples/test/label"][...], patients(alone, "test"))
             scored.append(_scored("global CNN", found, alone, 0))
     caption = (
-        f"Accuracy on the {len(labels):,} test samples, with 95 % bootstrap intervals over them. "
+        f"Accuracy on the {len(labels):,} test samples, with 95 % bootstrap intervals over "
+        f"{'whole patients' if whose else 'them'}. "
         "dnn is the coarse DNN, mean the average probability, vote the majority of the local CNNs; the single local "
         "CNN is the one that was best on val. The intervals do not tell how much another seed would change."
     )

@@ -11,14 +11,19 @@ import numpy as np
 from ddhpc.config import Config
 from ddhpc.method.decomposition import extent
 from ddhpc.method.metrics import scores
-from ddhpc.results import has_coarse_image, names
+from ddhpc.results import has_coarse_image, names, patients
 from ddhpc.results.cost import critical_path, differences, machine
 from ddhpc.tables.run import shortfall, unchosen
 from ddhpc.wording import by, duration, percent, plural
 
 
 def _interval(file: h5py.File) -> str:
-    found = scores(file["coarse/test/decision"][...], file["samples/test/label"][...])
+    found = file["fusion/dnn"].get("test")
+    found = (
+        scores(file["coarse/test/decision"][...], file["samples/test/label"][...], patients(file, "test"))
+        if found is None
+        else found.attrs
+    )
     return f"{percent(found['accuracy_low'])} to {percent(found['accuracy_high'])}"
 
 

@@ -7,11 +7,12 @@ write their subdomains' slabs after it, all at once where h5py has MPI, through 
 values in the same file.
 """
 
+from ddhpc.results.final import evaluated, final_decisions
 from ddhpc.results.format import COHERENT, DEVICE_BYTES, FUSIONS, PHASES, SCORED, Layout, create, phase_row
 from ddhpc.results.gather import gather_local, stored_outputs
 from ddhpc.results.identity import check_alike, code, differences, fingerprint, flat, git_commit, identity, identity_of
 from ddhpc.results.lock import counted, earlier_jobs, lock
-from ddhpc.results.reader import has_coarse_image, names, open_results, verify
+from ddhpc.results.reader import has_coarse_image, names, open_results, patients, verify
 from ddhpc.results.run_directory import FILE, PART, begin, file_system, is_finished, run_directory
 from ddhpc.results.writer import Outcome, Timing, check_own, finish, local_slabs, write_local
 
@@ -34,7 +35,9 @@ __all__ = [
     "create",
     "differences",
     "earlier_jobs",
+    "evaluated",
     "file_system",
+    "final_decisions",
     "fingerprint",
     "finish",
     "flat",
@@ -48,6 +51,7 @@ __all__ = [
     "lock",
     "names",
     "open_results",
+    "patients",
     "phase_row",
     "run_directory",
     "stored_outputs",

@@ -80,6 +80,8 @@ class Layout:
     decisions: str
     """See `config.Coarse`."""
     ids: Mapping[str, list[str]]
+    patients: Mapping[str, list[str]]
+    """Pseudonyms by split, [S] each; [] where the packed file has none."""
     epochs: int
     coarse_epochs: int
     weights: Mapping[str, tuple[int, ...]]
@@ -94,7 +96,7 @@ class Layout:
         subdomains, classes = len(self.decomposition), len(self.classes)
         samples = sum(map(len, self.labels.values()))
         decisions = 4 * samples * (classes * (subdomains + 2) + self.features * subdomains)
-        names = samples * (16 + max((len(name.encode()) for ids in self.ids.values() for name in ids), default=0))
+        names = samples * (32 + max((len(name.encode()) for ids in self.ids.values() for name in ids), default=0))
         weights = 4 * sum(prod(shape) + 256 for shape in self.weights.values())
         rows = subdomains * (self.epochs + 4) + self.coarse_epochs + self.coherent_epochs + self.ranks
         return decisions + names + weights + 64 * rows + METADATA_BYTES
@@ -178,6 +180,9 @@ def _create_split(file: h5py.File, layout: Layout, split: str) -> None:
     label = file.create_dataset(f"samples/{split}/label", data=layout.labels[split])
     file.create_dataset(f"samples/{split}/id", data=text(layout.ids[split]))
     label.attrs["units"] = "index of /classes"
+    if layout.patients[split]:
+        patient = file.create_dataset(f"samples/{split}/patient", data=text(layout.patients[split]))
+        patient.attrs["description"] = "pseudonyms, empty where nobody knows; intervals are over whole patients"
     local = file.create_group(f"local/{split}")
     scales = [subdomain_scale, None, class_scale]
     _dataset(local, "decision", (subdomains, samples, classes), np.float32, "1", scales)

@@ -60,6 +60,7 @@ def describe_run(problem: Problem, comm: Communicator, place: Place) -> results.
         fold=problem.fold,
         decisions=problem.decisions,
         ids={split: packed.ids(split) for split in SPLITS} if comm.rank == 0 else {},
+        patients={split: packed.patients(split) for split in SPLITS} if comm.rank == 0 else {},
         epochs=config.local.epochs,
         coarse_epochs=coarse.epochs(config.coarse, len(problem.learned)) if problem.subdomains > 1 else 0,
         weights=coarse.weight_shapes(problem.subdomains, len(packed.classes), problem.features, config.coarse),

@@ -58,6 +58,12 @@ def names(stored: h5py.Dataset) -> list[str]:
     return [visible(name, kept="") for name in decoded(stored)]
 
 
+def patients(file: h5py.File, split: str) -> list[str]:
+    """Pseudonym [S] of the patient of each sample, empty where nobody knows; [] where a results file has none."""
+    name = f"samples/{split}/patient"
+    return decoded(file[name]) if name in file else []
+
+
 def digest(values: np.ndarray) -> str:
     """SHA-256 of the bytes of an array in C order."""
     return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()

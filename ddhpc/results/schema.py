@@ -36,6 +36,7 @@ DATASETS: dict[str, tuple[str, str]] = {
 
 NOT_ALWAYS: dict[str, tuple[str, str]] = {
     "samples/train/fold": (WHOLE, "train"),
+    **{f"samples/{split}/patient": (TEXT, split) for split in SPLITS},
     "local/path_seconds": (FLOAT, "N"),
     **{f"local/{split}/feature": (FLOAT, f"N {split} F") for split in SPLITS},
     **{f"local/{split}/feature_sha256": (TEXT, "N") for split in SPLITS},
@@ -52,6 +53,7 @@ local features."""
 _COHERENT = (f"fusion/{COHERENT}/test", *(f"{COHERENT}/{split}/decision" for split in SPLITS))
 _FEATURES = tuple(f"local/{split}/{name}" for split in SPLITS for name in ("feature", "feature_sha256"))
 TOGETHER: dict[str, tuple[str, ...]] = {
+    **{f"samples/{split}/patient": tuple(f"samples/{other}/patient" for other in SPLITS) for split in SPLITS},
     "timing/seconds": ("timing/phase",),
     **{f"local/{split}/feature": _FEATURES for split in SPLITS},
     "fusion/absent": tuple(f"fusion/absent/{name}" for name in ("more", *FUSIONS)),
@@ -89,6 +91,8 @@ KNOWN: dict[str, dict[str, type]] = {
     "decomposition": {"coarse_image": int},
     "timing": {"coherent": float, "jobs": int},
     "fusion/dnn/val": dict.fromkeys(("above_mean", "above_mean_error"), float),
+    **{f"fusion/{fusion}": {"temperature": float} for fusion in FINAL.values()},
+    **{f"fusion/{fusion}/test": {"resamples": int} for fusion in (*FUSIONS, COHERENT)},
 }
 """Attributes that may lack, but not be of another kind."""
 

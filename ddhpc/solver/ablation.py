@@ -19,6 +19,9 @@ from ddhpc.method import coarse
 from ddhpc.method.metrics import Compared, compare
 from ddhpc.method.problem import seed_process
 
+Decisions = Mapping[str, np.ndarray]
+"""Class probabilities [S, K] by split."""
+
 CPU = "CPU"
 """Device of a subdomain in the results file, where it is no GPU."""
 
@@ -82,18 +85,21 @@ def ablate(file: h5py.File) -> Ablation:
     device, threads = _place(file)
     with _threads(threads):
         solved = {inputs: decisions_with(file, inputs, device) for inputs in wanted}
-    labels = {split: file[f"samples/{split}/label"][...] for split in results.SCORED}
     alone, full = solved[wanted[0]], solved[wanted[-1]]
     image = {split: file[f"local/{split}/decision"][-1] for split in results.SCORED}
     there = wanted[-1].coarse_image and image["test"].any()
+
+    def above(final: Decisions, other: Decisions, split: str) -> Compared:
+        labels = file[f"samples/{split}/label"][...]
+        return compare(final[split], other[split], labels, results.patients(file, split))
+
     own = {split: file[f"coarse/{split}/decision"][...] for split in results.SCORED}
     return Ablation(
         with_inputs={
-            inputs: {split: compare(final[split], alone[split], labels[split]) for split in results.SCORED}
-            for inputs, final in solved.items()
+            inputs: {split: above(final, alone, split) for split in results.SCORED} for inputs, final in solved.items()
         },
-        coarse_image={split: compare(image[split], alone[split], labels[split]) for split in image} if there else {},
-        coarse_image_above=compare(image["test"], full["test"], labels["test"]) if there else None,
+        coarse_image={split: above(image, alone, split) for split in image} if there else {},
+        coarse_image_above=above(image, full, "test") if there else None,
         differing=sum(int((full[split] != own[split]).any(1).sum()) for split in results.SCORED),
         device=f"torch {torch.__version__} on {device}, {threads} thread{'s' * (threads > 1)}",
     )

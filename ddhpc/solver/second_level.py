@@ -134,6 +134,7 @@ def _layout(file: h5py.File, config: Config, features: int) -> results.Layout:
         fold=fold[...],
         decisions=str(fold.attrs["decisions"]),
         ids={split: decoded(file[f"samples/{split}/id"]) for split in SPLITS},
+        patients={split: results.patients(file, split) for split in SPLITS},
         epochs=file["local/history/loss"].shape[1],
         coarse_epochs=coarse.epochs(config.coarse, learned),
         weights=coarse.weight_shapes(subdomains, len(classes), features, config.coarse),

@@ -19,7 +19,7 @@ from rich.table import Table
 from ddhpc.config import CODE, Config
 from ddhpc.errors import InputError
 from ddhpc.method.metrics import scores
-from ddhpc.results import COHERENT, FUSIONS, file_system, flat, identity, open_results, verify
+from ddhpc.results import COHERENT, FUSIONS, file_system, flat, identity, open_results, patients, verify
 from ddhpc.results.cost import critical_path
 from ddhpc.terminal import PlainConsole, console, is_terminal
 from ddhpc.visible import visible
@@ -66,7 +66,7 @@ class Row:
     dnn: float
     dnn_low: float
     dnn_high: float
-    """95 % bootstrap interval over the test samples."""
+    """95 % bootstrap interval over the test samples, or patients where they are known."""
     coherent: float
     """NaN where the coherent CNN-DNN is not trained."""
     critical_path: float
@@ -90,7 +90,11 @@ def row(run: Path) -> Row:
         seconds = file["local/cpu_seconds" if path.clock == "CPU" else "local/seconds"][...]
         best = int(np.nanargmax(file["local/val/accuracy"][...]))
         final, labels = file["coarse/test/decision"][...], file["samples/test/label"][...]
-        interval = file["fusion/dnn/test"].attrs if "test" in file["fusion/dnn"] else scores(final, labels)
+        interval = (
+            file["fusion/dnn/test"].attrs
+            if "test" in file["fusion/dnn"]
+            else scores(final, labels, patients(file, "test"))
+        )
         settings = config.to_dict()
         for name in ("seed", "report"):
             del settings["run"][name]

@@ -14,9 +14,10 @@ from rich.table import Table
 from ddhpc.config import Config
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
-from ddhpc.method.metrics import BINARY, RESAMPLES, below_mean, never_chosen
+from ddhpc.method.metrics import BINARY, below_mean, never_chosen
 from ddhpc.method.problem import Problem
-from ddhpc.results import FUSIONS, checkpoint, has_coarse_image, is_finished, names, open_results, verify
+from ddhpc.method.resampling import owners
+from ddhpc.results import FUSIONS, checkpoint, has_coarse_image, is_finished, names, open_results, patients, verify
 from ddhpc.results.cost import machine
 from ddhpc.results.decisions import fusions
 from ddhpc.results.model_directory import MODEL
@@ -26,6 +27,8 @@ from ddhpc.wording import by, duration, percent
 
 HTML = '<pre style="line-height: 1.2; overflow-x: auto">{code}</pre>'
 SHOWN_SPLITS = ("val", "test")
+OLD_RESAMPLES = 1000
+"""Of files that do not tell how many they have."""
 FEW_STEPS = 100
 """Of a local CNN. On 228 faces 30 steps gave a third of the accuracy of 300."""
 
@@ -131,7 +134,7 @@ def _fusion_table(file: h5py.File) -> Table:
     best_row = (percent(file[f"local/{split}/accuracy"][best]) for split in SHOWN_SPLITS)
     if file["local/val/accuracy"].size == 1:
         table.add_row("global CNN", *best_row, *_scores(file, "dnn"))
-        table.caption = "; ".join(unchosen(file)) or None
+        table.caption = "; ".join(filter(None, [_resampled(file), *unchosen(file)])) or None
         return table
     table.add_row(f"best local CNN on val (subdomain {best})", *best_row)
     for fusion in fusions(file):
@@ -144,8 +147,14 @@ def _fusion_table(file: h5py.File) -> Table:
     fold = file.get("samples/train/fold")
     if fold is not None and fold.attrs["decisions"] != "in_sample":
         notes.append(f"dnn trained on {fold.attrs['decisions']} decisions")
-    table.caption = "; ".join([*notes, *shortfall(file), *unchosen(file)]) or None
+    table.caption = "; ".join(filter(None, [*notes, _resampled(file), *shortfall(file), *unchosen(file)])) or None
     return table
+
+
+def _resampled(file: h5py.File) -> str:
+    """That patients were resampled, where they are known."""
+    whose = patients(file, "test")
+    return f"interval over {int(owners(len(whose), whose).max()) + 1:,} whole patients" if whose else ""
 
 
 def shortfall(file: h5py.File) -> list[str]:
@@ -205,9 +214,10 @@ def binary_table(file: h5py.File) -> Table:
         table.add_row(fusion, *cells)
     negative, positive = file["fusion/mean/test/confusion"][...].sum(1)
     table.caption = f"{positive:,} positive and {negative:,} negative samples"
-    fewest = min(found.get(f"{name}_resamples", RESAMPLES) for name in BINARY)
-    if fewest < RESAMPLES:
-        table.caption += f"; intervals over those resamples that have both, {fewest:,} of {RESAMPLES:,}"
+    drawn = int(found.get("resamples", OLD_RESAMPLES))
+    fewest = min(found.get(f"{name}_resamples", drawn) for name in BINARY)
+    if fewest < drawn:
+        table.caption += f"; intervals over those resamples that have both, {fewest:,} of {drawn:,}"
     return table
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import recall_score, roc_auc_score
 
-from ddhpc.method import metrics
-from ddhpc.method.metrics import RESAMPLES, accuracy, below_mean, compare, confusion, margin, never_chosen, scores
+from ddhpc.method import resampling
+from ddhpc.method.metrics import accuracy, below_mean, compare, confusion, margin, never_chosen, scores
+from ddhpc.method.resampling import RESAMPLES, wilson
 
 PINNED = {
     "accuracy_low": 0.7198443579766537,
@@ -17,7 +18,7 @@ PINNED = {
     "specificity_low": 0.6879432624113475,
     "specificity_high": 0.8333333333333334,
 }
-"""Of 257 noisy decisions, from all draws at once."""
+"""Of 257 noisy decisions, from 1,000 draws at once."""
 
 
 def noisy(samples, classes, seed=0, strength=1.0):
@@ -100,8 +101,8 @@ def library(decisions, labels, name):
 @pytest.mark.parametrize("positives", [1, 6, 100])
 def test_intervals_are_those_of_the_resamples_that_have_the_class(positives, monkeypatch):
     """Against the same draws, all at once, and the library's statistics of each."""
-    monkeypatch.setattr(metrics, "BLOCK", 1500)  # 7 resamples
-    monkeypatch.setattr(metrics, "RESAMPLES", 150)
+    monkeypatch.setattr(resampling, "BLOCK", 1500)  # 7 resamples
+    monkeypatch.setattr(resampling, "RESAMPLES", 150)
     decisions, _ = noisy(200, 2, seed=5)
     labels = (np.arange(200) < positives).astype(np.int64)
     drawn = np.random.default_rng(0).integers(0, 200, (150, 200))
@@ -109,24 +110,27 @@ def test_intervals_are_those_of_the_resamples_that_have_the_class(positives, mon
     for name in ("accuracy", "roc_auc", "sensitivity", "specificity"):
         each = np.array([library(decisions[one], labels[one], name) for one in drawn])
         low, high = np.nanpercentile(each, (2.5, 97.5))
+        if name == "sensitivity" and positives == 1:  # all draws agree
+            low, high = wilson(low, 1)
         assert found[f"{name}_low"] == pytest.approx(low, abs=1e-12)
         assert found[f"{name}_high"] == pytest.approx(high, abs=1e-12)
         assert found.get(f"{name}_resamples", 150) == np.isfinite(each).sum()
 
 
-def test_intervals_where_every_resample_has_both_classes_keep_their_bits():
+def test_intervals_where_every_resample_has_both_classes_keep_their_bits(monkeypatch):
+    monkeypatch.setattr(resampling, "RESAMPLES", 1000)
     decisions, labels = noisy(257, 2, seed=11)
     found = scores(decisions, labels)
     assert {name: found[name] for name in PINNED} == PINNED
 
 
-def test_memory_does_not_grow_with_resamples_times_samples():
+def test_memory_grows_by_a_byte_for_each_sample_of_a_resample():
     decisions, labels = noisy(4000, 2)
     tracemalloc.start()
     scores(decisions, labels)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 40 * 2**20
+    assert peak < RESAMPLES * 4000 + 12 * 2**20
 
 
 def test_the_margin_is_paired():
@@ -156,6 +160,26 @@ def test_compared_decisions_have_the_interval_of_the_paired_difference():
     right, its = (each.argmax(1) == labels for each in (decisions, other))
     resampled = (right[drawn].astype(float) - its[drawn]).mean(1)
     assert found.above_interval == pytest.approx(np.percentile(resampled, (2.5, 97.5)), abs=0.01)
+
+
+def test_the_margin_of_patients_is_that_of_their_sums():
+    decisions, labels = noisy(300, 3, seed=1)
+    other = noisy(300, 3, seed=2)[0]
+    patients = [f"p{n // 3}" for n in range(300)]
+    above, error = margin(decisions, other, labels, patients)
+    differences = (decisions.argmax(1) == labels).astype(float) - (other.argmax(1) == labels)
+    means = differences.reshape(100, 3).mean(1)
+    assert above == pytest.approx(means.mean())
+    assert error == pytest.approx(means.std() / 10)
+
+
+def test_scores_of_patients_have_wider_intervals():
+    decisions, labels = (np.repeat(each, 5, axis=0) for each in noisy(80, 2))
+    found, alone = scores(decisions, labels, [f"p{n // 5}" for n in range(400)]), scores(decisions, labels)
+    for name in ("accuracy", "roc_auc", "sensitivity"):
+        wide, narrow = (each[f"{name}_high"] - each[f"{name}_low"] for each in (found, alone))
+        assert 1.8 < wide / narrow < 2.8
+    assert found["roc_auc"] == alone["roc_auc"]
 
 
 def test_a_dnn_below_mean_is_told_with_what_to_try():

@@ -54,6 +54,7 @@ def layout():
         fold=np.arange(SAMPLES["train"]) % 3,
         decisions="cross_fitted",
         ids={split: [f"{split}-{n}" for n in range(count)] for split, count in SAMPLES.items()},
+        patients={split: [f"patient {n // 2}" for n in range(count)] for split, count in SAMPLES.items()},
         epochs=EPOCHS,
         coarse_epochs=3,
         weights={"1.weight": (4, 24), "1.bias": (4,)},
@@ -138,6 +139,7 @@ def test_what_is_written_is_read(comm, directory):
             assert np.array_equal(file[f"local/{name}"][...], value), name
         assert file["classes"].asstr()[...].tolist() == list(layout().classes)
         assert file["samples/val/id"].asstr()[0] == "val-0"
+        assert results.patients(file, "val")[:3] == ["patient 0", "patient 0", "patient 1"]
         assert file["coarse/history/loss"][...].tolist() == [3.0, 2.0, 1.0]
         assert file["coherent/history/loss"][...].tolist() == [2.0, 1.5]
         assert file["coherent/history/seconds"][...].tolist() == [7.0, 6.0]

@@ -9,6 +9,7 @@ import pytest
 from ddhpc.errors import InputError
 from ddhpc.method.metrics import compare
 from ddhpc.report.page import write_report
+from ddhpc.report.section import Asked
 from ddhpc.results import SCORED, open_results, verify
 from ddhpc.results.reader import digest
 from ddhpc.solver.ablation import Inputs, ablate, decisions_with, stored_inputs
@@ -55,7 +56,7 @@ def test_the_coarse_dnn_is_that_of_a_run_without_the_input(inputs, enriched, wit
 
 
 def test_the_table_is_of_these_decisions(enriched, without, tmp_path):
-    found = Page(write_report(enriched, None, tmp_path, ablation=True))
+    found = Page(write_report(enriched, None, tmp_path, Asked(ablation=True)))
     head, *rows = found.tables["ablation"]
     assert head == ["inputs", "accuracy on val", "above decisions", "accuracy on test", "above decisions"]
     assert [row[0] for row in rows] == ["decisions", "+ features", "+ coarse image", "+ both", "coarse image alone"]
@@ -110,8 +111,8 @@ def test_from_a_mapped_file_the_numbers_are_the_same(enriched, tmp_path, monkeyp
     with open_results(enriched) as file, open_results(mapped) as other:
         assert ablate(file) == ablate(other)
     shutil.rmtree(tmp_path / "page", ignore_errors=True)
-    page = write_report(mapped, None, tmp_path / "page", ablation=True)
-    plain = write_report(enriched, None, tmp_path / "plain", ablation=True)
+    page = write_report(mapped, None, tmp_path / "page", Asked(ablation=True))
+    plain = write_report(enriched, None, tmp_path / "plain", Asked(ablation=True))
     assert Page(page).tables["ablation"] == Page(plain).tables["ablation"]
     assert Page(page).tables["dependence"] == Page(plain).tables["dependence"]
 
@@ -122,7 +123,7 @@ def test_decisions_of_another_machine_are_told(enriched, tmp_path):
         stored[:5] = np.nextafter(stored[:5], np.float32(0))
         stored.attrs["sha256"] = digest(stored[...])
 
-    found = Page(write_report(changed(enriched, tmp_path / "other", disturb), None, None, ablation=True))
+    found = Page(write_report(changed(enriched, tmp_path / "other", disturb), None, None, Asked(ablation=True)))
     assert "on val and test, 5 do not have the bits of the run's own: here they were" in found.words["ablation"]
     assert re.search(r"computed by torch \d\S* on cpu, 1 thread\.", found.words["ablation"])
 
@@ -138,7 +139,7 @@ def test_an_absent_coarse_image_decides_nothing_alone(enriched, tmp_path):
 
     absent = changed(enriched, tmp_path / "absent", lose)
     assert verify(absent) == []
-    found = Page(write_report(absent, None, None, ablation=True))
+    found = Page(write_report(absent, None, None, Asked(ablation=True)))
     assert [row[0] for row in found.tables["ablation"][1:]] == ["decisions", "+ features", "+ coarse image", "+ both"]
     assert "resolution" not in found.words["ablation"]
 
@@ -151,7 +152,7 @@ def test_what_is_not_enriched_gets_one_line(baseline, without, tmp_path):
     with pytest.raises(
         InputError, match=r"^--ablation: .*results.h5 is of a run whose coarse DNN takes decisions alone"
     ):
-        write_report(without[DECISIONS], None, tmp_path / "page", ablation=True)
+        write_report(without[DECISIONS], None, tmp_path / "page", Asked(ablation=True))
     assert not (tmp_path / "page").exists()
 
 

@@ -64,6 +64,11 @@ def test_the_terminal(run, capsys):
     out = capsys.readouterr().out
     assert out.count("=run[b]") >= 3
     assert "\x1b" not in out
+    main(["inspect", str(run), "--metrics", "--write", str(run.parent / "metrics")], 0)
+    out = capsys.readouterr().out
+    assert "[benign] (positive)" in out
+    assert "\x1b" not in out
+    assert "\n'=1+1,sensitivity," in (run.parent / "metrics.csv").read_text()
     main(["plan", "--data.file", str(run.parent / "[x].h5"), "--decomposition.grid", "1", "2"], 0)
     assert "[x].h5" in capsys.readouterr().out
 

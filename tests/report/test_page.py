@@ -26,7 +26,10 @@ from tests.jobs.starting import mpirun
 
 pytestmark = pytest.mark.slow  # trains
 
-FIGURES = ("decomposition", "fusions", "local", "confusion", "dependence", "curves", "time", "speedup")
+FIGURES = (
+    *("decomposition", "fusions", "roc", "precision_recall", "reliability", "local", "confusion", "dependence"),
+    *("curves", "time", "speedup"),
+)
 
 
 class Page(HTMLParser):

@@ -21,7 +21,7 @@ UNREAD = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "units", "descrip
 def finished(tmp_path_factory):
     cwd = tmp_path_factory.mktemp("finished")
     options = ["--decomposition.grid", 1, 2, "--local.epochs", 1, "--coarse.epochs", 1, "--model.global_width", 4]
-    done = mpirun(0, "--data.file", pack_small(cwd / "x.h5"), *options, "--output", "run", cwd=cwd)
+    done = mpirun(0, "--data.file", pack_small(cwd / "x.h5", patients=3), *options, "--output", "run", cwd=cwd)
     assert done.returncode == 0, done.stderr
     return cwd / "run/results.h5"
 

@@ -16,9 +16,23 @@ def test_few_positives_are_told_below_the_table(tmp_path):
             group["confusion"] = confusion(decisions, labels)
             group.attrs.update(found := scores(decisions, labels))
         caption = binary_table(file).caption
-    assert 800 < found["sensitivity_resamples"] < 900  # 1 - exp(-2) of them have a positive
+    assert 1650 < found["sensitivity_resamples"] < 1800  # 1 - exp(-2) of them have a positive
     assert caption.startswith("2 positive and 198 negative samples; ")
-    assert f"{found['sensitivity_resamples']} of 1,000" in caption
+    assert f"{found['sensitivity_resamples']:,} of 2,000" in caption
+
+
+def test_older_files_have_a_thousand_resamples(tmp_path):
+    labels = np.arange(40) % 2
+    decisions = np.random.default_rng(0).dirichlet((1, 1), 40)
+    with h5py.File(tmp_path / "results.h5", "w") as file:
+        group = file.create_group("fusion/mean/test")
+        group["confusion"] = confusion(decisions, labels)
+        group.attrs.update({name: value for name, value in scores(decisions, labels).items() if name != "resamples"})
+        for name in ("roc_auc", "sensitivity", "specificity"):
+            group.attrs[f"{name}_resamples"] = 1000
+        for fusion in ("vote", "dnn"):
+            file[f"fusion/{fusion}"] = file["fusion/mean"]
+        assert "resamples" not in binary_table(file).caption
 
 
 def test_a_coarse_dnn_below_mean_is_told_of_a_run(tmp_path):

@@ -51,6 +51,10 @@ def labels_and_ids(
                 f"{path}: split {split} has {image.shape[0]} images, label {label.dtype} {label.shape} and "
                 f"id {name.dtype} {name.shape}; expected one integer and one string an image"
             )
+        if f"{split}/patient" in file or "train/patient" in file:
+            found = dataset(file, path, f"{split}/patient")
+            if found.shape != image.shape[:1] or found.dtype.kind != "S":
+                raise InputError(f"{path}: {split}/patient is {found.dtype} {found.shape}; expected a string an image")
         labels[split], ids[split] = np.asarray(label, np.int64), decoded(name)
     return labels, ids
 

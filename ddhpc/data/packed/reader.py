@@ -10,6 +10,7 @@ Layout, format version 2 (S samples of a split, C channels, K classes; split is 
                         are left: means over equal boxes, of integers rounded; attr sha256, likewise
     /{split}/label      [S] int64
     /{split}/id         [S] UTF-8
+    /{split}/patient    [S] UTF-8, pseudonyms, empty where nobody knows; only where the source knows patients
     /statistics/mean    [C] float64, of the training split in stored units; std likewise
     /skipped            [n] UTF-8, names of the files left out, each with the reason
 
@@ -156,6 +157,11 @@ class Packed:
             bad = self.ids(split)[images][int(np.argmin(finite))]
             raise InputError(f"{self.path}: image {bad!r} of split {split} holds NaN or infinity")
         return pixels
+
+    def patients(self, split: str) -> list[str]:
+        """Pseudonym [S] of the patient of each sample of a split, empty where nobody knows; [] without patients."""
+        with self._opened() as file:
+            return decoded(file[f"{split}/patient"]) if f"{split}/patient" in file else []
 
     @contextmanager
     def _opened(self) -> Iterator[h5py.File]:

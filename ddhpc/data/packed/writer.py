@@ -34,6 +34,8 @@ class Split:
     """[S]."""
     images: Iterable[np.ndarray]
     """Yields S arrays [C, *spatial] in order, once."""
+    patients: Sequence[str] = ()
+    """[S], whose each sample is, empty where nobody knows; stored as a running number alone, see `pseudonyms`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,6 +67,7 @@ def write_packed(path: Path | str, contents: Contents, *, overwrite: bool = Fals
     check_output(path, overwrite=overwrite)
     labels = {name: np.asarray(splits[name].labels, np.int64) for name in SPLITS}
     check_labels(path, contents.classes, labels)
+    patients = pseudonyms({name: splits[name].patients for name in SPLITS})
     with writing(path) as file:
         file.attrs["format"] = FORMAT
         file.attrs["format_version"] = FORMAT_VERSION
@@ -79,6 +82,8 @@ def write_packed(path: Path | str, contents: Contents, *, overwrite: bool = Fals
             group = file.create_group(name)
             group.create_dataset("label", data=labels[name], compression="gzip", shuffle=True, fletcher32=True)
             group.create_dataset("id", data=text(splits[name].ids), compression="gzip", fletcher32=True)
+            if patients:
+                group.create_dataset("patient", data=text(patients[name]), compression="gzip", fletcher32=True)
             mean, std = _write_images(file, name, splits[name], (contents.channels, *contents.image_shape), dtype)
             if name == "train":
                 file["statistics/mean"], file["statistics/std"] = mean, std
@@ -143,6 +148,26 @@ class _Restricted:
         for size, stored in self.stored.items():
             for image in level(images, size):
                 stored.append(image)
+
+
+def pseudonyms(patients: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Running numbers for patients, in the order in which they come, the same in all splits.
+
+    What names a patient in hospital, such as the PatientID of DICOM, is not for files that are passed on.
+
+    Args:
+        patients: names by split, [S] each or none; empty where nobody knows.
+
+    Returns:
+        "patient 1" and so on, empty where nobody knows; nothing where no patient is known at all.
+
+    Example:
+        >>> pseudonyms({"train": ["Smith", "", "Jones"], "test": ["Jones"]})
+        {'train': ['patient 1', '', 'patient 2'], 'test': ['patient 2']}
+    """
+    known = dict.fromkeys(name for split in patients.values() for name in split if name)
+    number = {name: f"patient {n}" for n, name in enumerate(known, 1)}
+    return {split: [number.get(name, "") for name in names] for split, names in patients.items()} if number else {}
 
 
 def _write_images(

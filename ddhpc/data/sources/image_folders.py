@@ -164,7 +164,13 @@ def pack_images(source: Listed, options: ImageOptions, packing: Packing) -> Prep
     written = counted(stored, progress, examined + read, examined + read + len(chosen))
     contents = Contents(
         classes=listed.classes,
-        splits=as_splits(divided, np.array([file.label for file in files], np.int64), ids, written),
+        splits=as_splits(
+            divided,
+            np.array([file.label for file in files], np.int64),
+            ids,
+            written,
+            [patient.get(name, "") for name in ids],
+        ),
         image_shape=target.image_shape,
         channels=target.channels,
         dtype=target.stored_dtype,

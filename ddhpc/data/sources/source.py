@@ -108,7 +108,11 @@ def write_prepared(packing: Packing, contents: Contents, notes: Sequence[str], s
 
 
 def as_splits(
-    divided: Mapping[str, Sequence[int]], labels: np.ndarray, ids: Sequence[str], images: Iterator[np.ndarray]
+    divided: Mapping[str, Sequence[int]],
+    labels: np.ndarray,
+    ids: Sequence[str],
+    images: Iterator[np.ndarray],
+    patients: Sequence[str],
 ) -> dict[str, Split]:
     """Samples to be packed, by split.
 
@@ -117,8 +121,14 @@ def as_splits(
         labels: [S] int64.
         ids: [S].
         images: yields those of all splits, one split after the other.
+        patients: [S], empty where nobody knows.
     """
     return {
-        name: Split(labels=labels[members], ids=[ids[i] for i in members], images=islice(images, len(members)))
+        name: Split(
+            labels=labels[members],
+            ids=[ids[i] for i in members],
+            images=islice(images, len(members)),
+            patients=[patients[i] for i in members],
+        )
         for name, members in divided.items()
     }

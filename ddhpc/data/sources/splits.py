@@ -126,7 +126,8 @@ def patients_note(divided: Divided, patients: Sequence[str], noun: str) -> str:
         split: len({patients[i] for i in members if patients[i]}) + sum(not patients[i] for i in members)
         for split, members in divided.items()
     }
-    return f"patients: {', '.join(f'{count} {split}' for split, count in counts.items())}"
+    shown = ", ".join(f"{count} {split}" for split, count in counts.items())
+    return f"patients: {shown}; stored as running numbers, not by name"
 
 
 def counted(items: Iterable[Item], progress: Callable[[int, int], None], start: int, total: int) -> Iterator[Item]:

@@ -106,7 +106,13 @@ def prepare_volumes(source: Path, options: VolumeOptions, packing: Packing) -> P
     stored = (preparation.stored(record.pixels()) for record in order)
     contents = Contents(
         classes=listing.classes,
-        splits=as_splits(divided, labels, ids, counted(stored, packing.progress, count, count + len(order))),
+        splits=as_splits(
+            divided,
+            labels,
+            ids,
+            counted(stored, packing.progress, count, count + len(order)),
+            [sample.patient for sample in samples],
+        ),
         image_shape=preparation.image_shape,
         channels=preparation.channels,
         dtype=preparation.stored_dtype,

@@ -272,6 +272,42 @@ def test_a_file_without_permission(file):
     assert_one_line(error, str(file), "Permission denied")
 
 
+def test_patients_are_stored_as_running_numbers_alone(tmp_path, file):
+    images, labels, ids = noise(3, 1, 6, 7), np.array([0, 1, 1]), ["a", "b", "c"]
+    owners = {"train": ["Smith^John", "", "Jones"], "val": ["Jones", "Jones", "Miller"], "test": ["", "", "Smith^John"]}
+    splits = {
+        split: Split(labels=labels, ids=ids, images=images, patients=patients) for split, patients in owners.items()
+    }
+    packed = pack(tmp_path / "y.h5", images, splits=splits)
+    assert packed.patients("train") == ["patient 1", "", "patient 2"]
+    assert packed.patients("val") == ["patient 2", "patient 2", "patient 3"]
+    assert packed.patients("test") == ["", "", "patient 1"]
+    stored = packed.path.read_bytes()
+    assert not any(name in stored for name in (b"Smith", b"Jones", b"Miller"))
+    assert open_packed(file).patients("train") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda f: replace(f, "val/patient", None), "lacks the dataset /val/patient"),
+        (lambda f: replace(f, "val/patient", np.array([b"x"] * 4)), "val/patient is |S1 (4,); expected a string an"),
+        (
+            lambda f: replace(f, "train/patient", np.arange(5)),
+            "train/patient is int64 (5,); expected a string an image",
+        ),
+    ],
+)
+def test_patients_that_do_not_fit_are_named(tmp_path, change, part):
+    split = Split(labels=np.resize([0, 1], 5), ids=list("abcde"), images=noise(5, 1, 6, 7), patients=list("ppqqr"))
+    path = pack(tmp_path / "x.h5", noise(5, 1, 6, 7), splits=dict.fromkeys(("train", "val", "test"), split)).path
+    with h5py.File(path, "r+") as changed:
+        change(changed)
+    with pytest.raises(InputError) as error:
+        open_packed(path)
+    assert_one_line(error, str(path), part)
+
+
 def replace(file: h5py.File, name: str, data) -> None:
     del file[name]
     if data is not None:

@@ -161,7 +161,11 @@ def test_series_of_a_patient_go_to_one_split(tmp_path):
     packed = prepared.packed
     homes = [{int(name[3:]) // 4 for name in packed.ids(split)} for split in packed.splits]
     assert sum(map(len, homes)) == len(set.union(*homes)) == 6
-    assert f"patients: {len(homes[0])} train, {len(homes[1])} val, {len(homes[2])} test" in prepared.notes
+    counts = f"{len(homes[0])} train, {len(homes[1])} val, {len(homes[2])} test"
+    assert f"patients: {counts}; stored as running numbers, not by name" in prepared.notes
+    for split, home in zip(packed.splits, homes, strict=True):
+        of = {(name[3:], number) for name, number in zip(packed.ids(split), packed.patients(split), strict=True)}
+        assert len({number for _, number in of}) == len({(int(name) // 4, number) for name, number in of}) == len(home)
 
 
 def test_a_patient_in_two_given_splits_is_refused(tmp_path):

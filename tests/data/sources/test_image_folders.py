@@ -293,7 +293,13 @@ def test_a_pattern_tells_the_patients(folder):
     packed = prepared.packed
     homes = [{name.split("_")[0][2:] for name in packed.ids(split)} for split in packed.splits]
     assert sum(map(len, homes)) == len(set.union(*homes)) == 6
-    assert f"patients: {len(homes[0])} train, {len(homes[1])} val, {len(homes[2])} test" in prepared.notes
+    counts = f"{len(homes[0])} train, {len(homes[1])} val, {len(homes[2])} test"
+    assert f"patients: {counts}; stored as running numbers, not by name" in prepared.notes
+    for split in packed.splits:
+        named = dict(zip((name.split("_")[0] for name in packed.ids(split)), packed.patients(split), strict=True))
+        own = {name[2:]: number for name, number in named.items()}
+        assert len(set(own.values())) == len(own)
+        assert all(number.startswith("patient ") for number in own.values())
 
 
 def test_a_patient_in_two_given_splits_is_refused_unless_allowed(folder):

@@ -668,7 +668,13 @@ def test_a_pattern_tells_the_patients(tmp_path):
     packed = prepared.packed
     homes = [{name.split("_")[0][2:] for name in packed.ids(split)} for split in packed.splits]
     assert sum(map(len, homes)) == len(set.union(*homes)) == 6
-    assert f"patients: {len(homes[0])} train, {len(homes[1])} val, {len(homes[2])} test" in prepared.notes
+    counts = f"{len(homes[0])} train, {len(homes[1])} val, {len(homes[2])} test"
+    assert f"patients: {counts}; stored as running numbers, not by name" in prepared.notes
+    for split in packed.splits:
+        named = dict(zip((name.split("_")[0] for name in packed.ids(split)), packed.patients(split), strict=True))
+        own = {name[2:]: number for name, number in named.items()}
+        assert len(set(own.values())) == len(own)
+        assert all(number.startswith("patient ") for number in own.values())
     with pytest.raises(InputError, match=r"--patients \(: .*; expected a regular expression"):
         prepare(tmp_path / "in", patients="(")
     with pytest.raises(InputError, match="--patients sub-1: finds no patient in a/sub-00_scan0.nii"):

@@ -1,0 +1,52 @@
+"""The final decisions that a results file holds, or that follow from its local ones, and their metrics."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+
+from ddhpc.errors import InputError
+from ddhpc.method.evaluation import SPLITS, Decided, Evaluation, evaluate
+from ddhpc.results.format import FINAL
+from ddhpc.results.reader import names, patients
+
+
+def final_decisions(file: h5py.File, fusion: str, split: str) -> np.ndarray:
+    """Final decisions [S, K] float32 of a fusion for the samples of a split.
+
+    Raises:
+        InputError: names the option --fusion, where the run has no coherent CNN-DNN.
+    """
+    if fusion in ("mean", "vote"):
+        from ddhpc.method import coarse  # loads torch, which other metrics do without
+
+        return coarse.by_blocks({"mean": coarse.mean, "vote": coarse.vote}[fusion], file[f"local/{split}/decision"])
+    group = next(group for group, name in FINAL.items() if name == fusion)
+    if group not in file:
+        raise InputError(f"--fusion {fusion}: {file.filename} has none; expected a run with --coherent.start")
+    return np.asarray(file[f"{group}/{split}/decision"][...])
+
+
+def evaluated(file: h5py.File, fusion: str = "dnn", positive: str | None = None) -> Evaluation:
+    """The metrics of the final decisions of a run, computed from its decisions, so that older files have them too.
+
+    Args:
+        file: results of the run.
+        fusion: see `final_decisions`.
+        positive: name of the class that counts as positive; see `evaluation.evaluate` for None.
+
+    Raises:
+        InputError: names the option, --fusion or --positive, where the run has no such thing.
+    """
+    classes = names(file["classes"])
+    if positive is not None and positive not in classes:
+        raise InputError(f"--positive {positive}: no class of {file.filename}; expected one of {', '.join(classes)}")
+    decided = {
+        split: Decided(
+            decisions=final_decisions(file, fusion, split),
+            labels=file[f"samples/{split}/label"][...].astype(np.int64),
+            patients=patients(file, split),
+        )
+        for split in SPLITS
+    }
+    return evaluate(decided, None if positive is None else classes.index(positive))
