@@ -71,7 +71,7 @@ def parser(verb: str, description: str) -> ArgumentParser:
 
 
 def add_configuration(parser: ArgumentParser) -> None:
-    """The options of `config.py`, one for each field of each section."""
+    """The options of the configuration, one for each field of each section."""
     parser.usage = "%(prog)s [options]"
     parser.add_argument("--config", action="config", metavar="FILE.yaml", help="YAML file with sections as below")
     parser.add_argument("--recipe", metavar="NAME", help=f"a configuration that ships: {', '.join(recipe_names())}")

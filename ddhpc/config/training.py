@@ -1,0 +1,153 @@
+"""Sections of the configuration on how networks are trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ddhpc.config.checks import check_balance, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class Local:
+    """Training of each local CNN: stochastic gradient descent with Nesterov momentum."""
+
+    epochs: int = 10
+    """Passes over the training images."""
+
+    batch_size: int = 64
+    """Images a step."""
+
+    learning_rate: float = 0.1
+    """Highest learning rate of the schedule."""
+
+    schedule: Literal["onecycle", "cosine"] = "onecycle"
+    """onecycle warms up over the first quarter of the steps; cosine starts at the highest rate; both end at zero."""
+
+    momentum: float = 0.9
+    """Nesterov momentum."""
+
+    weight_decay: float = 5e-4
+    """L2 penalty on the weights."""
+
+    label_smoothing: float = 0.0
+    """Share of the target probability that is spread evenly over all classes."""
+
+    shift: int = 0
+    """Augmentation: largest random shift of the window in pixels (voxels), in every dimension."""
+
+    flip: bool = False
+    """Augmentation: mirror the last dimension (left and right) of every second window, drawn at random."""
+
+    rotate: float = 0.0
+    """Augmentation: largest random rotation of the window in degrees, in the plane of the first two dimensions."""
+
+    intensity: float = 0.0
+    """Augmentation: largest random change of contrast, as a share, and of brightness, in standard deviations."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto is bfloat16 autocast on GPUs that have it, float32 elsewhere."""
+
+    class_weight: Literal["none", "balanced", "sqrt"] = "none"
+    """What an image weighs in the loss, for classes of unequal size. none: every image the same; a rare class may then
+    never be chosen. balanced: every class the same, n / (K n_k) for the n_k of n images in one of K classes. sqrt: the
+    square root of that, for a part of the gain in rare classes at a smaller loss in frequent ones. Scaled to the mean 1
+    over the training images. Take it where rare classes matter more than accuracy over all images."""
+
+    sampling: Literal["natural", "balanced"] = "natural"
+    """Training images of an epoch. natural: each once. balanced: as many draws and steps, each class as often as any
+    other, the same draws on all subdomains. Take it for a few classes with dozens of images each; it repeats
+    those of rare classes and leaves frequent ones out, which costs accuracy where there are few to learn from."""
+
+    def __post_init__(self) -> None:
+        check_balance("local", self.class_weight, self.sampling)
+        require(self.epochs >= 1, "local.epochs", self.epochs, "at least 1")
+        require(self.batch_size >= 2, "local.batch_size", self.batch_size, "at least 2 (batch normalisation)")
+        require(self.learning_rate > 0, "local.learning_rate", self.learning_rate, "a rate above 0")
+        require(0 <= self.momentum < 1, "local.momentum", self.momentum, "0 <= momentum < 1")
+        require(self.weight_decay >= 0, "local.weight_decay", self.weight_decay, "0 or more")
+        share = self.label_smoothing
+        require(0 <= share < 1, "local.label_smoothing", share, "a share from 0 to below 1")
+        require(self.shift >= 0, "local.shift", self.shift, "0 or more pixels")
+        require(0 <= self.rotate <= 90, "local.rotate", self.rotate, "0 to 90 degrees")
+        require(0 <= self.intensity < 1, "local.intensity", self.intensity, "a share from 0 to below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coarse:
+    """Training of the coarse DNN on what the local CNNs give (AdamW, cosine rate)."""
+
+    inputs: Literal["auto", "decisions", "both"] = "auto"
+    """What the coarse DNN takes of each subdomain: its local decision, or both that and its local features, which the
+    last layer of its CNN takes. auto is both, where that layer is dense and takes no more than 512."""
+
+    epochs: int | Literal["auto"] = "auto"
+    """Passes over the local decisions of the training images; auto is 30, or on few images as many as make 1,000
+    steps."""
+
+    batch_size: int = 128
+    """Images a step."""
+
+    hidden: tuple[int, ...] = (128,)
+    """Width of each hidden layer."""
+
+    learning_rate: float = 3e-3
+    """Highest learning rate."""
+
+    weight_decay: float = 1e-2
+    """Decoupled weight decay."""
+
+    dropout: float | Literal["auto"] = "auto"
+    """Share of the inputs and of each hidden layer that is dropped in training; auto is 0.2, with features 0.5."""
+
+    decisions: Literal["in_sample", "held_out", "cross_fitted"] = "in_sample"
+    """Training images whose local decisions are learned from: in_sample, those that the local CNNs are fitted to;
+    held_out, a fifth that is kept from them; cross_fitted, all, each decided by a further CNN that a third is kept
+    from (three times the work)."""
+
+    memory_limit: float | None = None
+    """GiB that the local decisions of all subdomains may take in the memory of rank 0. Where they take more they are
+    copied to a temporary file in TMPDIR and read from there step by step, with the same results. null: no limit."""
+
+    allow_missing: int = 0
+    """Subdomains that may be absent since they cannot be trained; the coarse DNN is trained with so many left out."""
+
+    class_weight: Literal["auto", "none", "balanced", "sqrt"] = "auto"
+    """What an image weighs in the loss of the coarse DNN; see local.class_weight. auto is sqrt, with balanced sampling
+    none. Of a finished run, `ddhpc coarse` tries others in seconds."""
+
+    sampling: Literal["natural", "balanced"] = "natural"
+    """Training images of an epoch of the coarse DNN; see local.sampling."""
+
+    def __post_init__(self) -> None:
+        check_balance("coarse", self.class_weight, self.sampling)
+        shown = " ".join(map(str, self.hidden))
+        require(self.epochs == "auto" or self.epochs >= 1, "coarse.epochs", self.epochs, "auto or at least 1")
+        require(self.batch_size >= 1, "coarse.batch_size", self.batch_size, "at least 1")
+        require(all(width >= 1 for width in self.hidden), "coarse.hidden", shown, "widths of at least 1")
+        require(self.learning_rate > 0, "coarse.learning_rate", self.learning_rate, "a rate above 0")
+        require(self.weight_decay >= 0, "coarse.weight_decay", self.weight_decay, "0 or more")
+        require(self.allow_missing >= 0, "coarse.allow_missing", self.allow_missing, "0 or more subdomains")
+        limit = self.memory_limit
+        require(limit is None or limit >= 0, "coarse.memory_limit", limit, "0 or more GiB, or null")
+        given, share = self.dropout, 0.0 if self.dropout == "auto" else self.dropout
+        require(0 <= share < 1, "coarse.dropout", given, "auto or a share from 0 to below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coherent:
+    """Training of all local CNNs and a coarse DNN end to end, as one network; otherwise as in section local."""
+
+    start: Literal["none", "scratch", "transfer"] = "none"
+    """none leaves it out; scratch starts as the local CNNs start, transfer where they and the coarse DNN ended."""
+
+    epochs: int = 10
+    """Passes over the training images."""
+
+    learning_rate: float | Literal["auto"] = "auto"
+    """Highest learning rate; auto is that of section local from scratch, and a tenth of it with transfer."""
+
+    def __post_init__(self) -> None:
+        rate = self.learning_rate
+        require(self.epochs >= 1, "coherent.epochs", self.epochs, "at least 1")
+        require(rate == "auto" or rate > 0, "coherent.learning_rate", rate, "auto or a rate above 0")
