@@ -13,6 +13,9 @@ find_launcher() { # RANKS: sets `launcher` to the words that start an MPI job on
     # Since Slurm 22.05 srun does not inherit --cpus-per-task. A lost rank would leave the others waiting for ever.
     launcher=(srun --mpi=pmix "--ntasks=$1" "--cpus-per-task=${SLURM_CPUS_PER_TASK:-1}" --cpu-bind=cores
       --kill-on-bad-exit=1)
+    # The tree of Slurm's default fence has no branches on fewer nodes than TreeWidth (22.05 to 26.05 at least): nobody
+    # waits in the barrier that ends MPI_Init, and a rank that is late there crashes when another sends it a message.
+    export SLURM_PMIX_FENCE=ring
     return
   fi
   # On the other nodes mpirun starts one daemon each by srun, which without this leaves one GPU to all ranks of a node.

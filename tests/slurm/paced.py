@@ -37,6 +37,12 @@ OPTIONS = [
 SLOW = "--export=ALL,PACE=0.3"
 
 
+def submit_script(slurm, desk, line, *arguments):
+    """Submit a line of bash that calls what job.sh defines."""
+    (desk / "own.sbatch").write_text(f"#!/usr/bin/env bash\n. slurm/job.sh\n{line}\n")
+    return slurm.submit("--job-name=own", "--output=slurm-%x-%j.out", *arguments, "own.sbatch", cwd=desk)
+
+
 def log(desk, job, name="ddhpc"):
     return (desk / f"slurm-{name}-{job}.out").read_text()
 

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import time
 from collections import Counter, defaultdict
@@ -23,6 +24,7 @@ from tests.slurm.paced import (
     SLOW,
     completed,
     log,
+    submit_script,
     wait_for_checkpoints,
     wait_for_tasks,
 )
@@ -135,6 +137,26 @@ def test_a_job_that_ended_early_continues_when_it_is_submitted_again(how, slurm,
     completed(slurm, again, paced)
     assert "continuing: 4 of 4 subdomains have a checkpoint" in log(paced, again)
     same_bits(paced / "runs/mine", undisturbed)
+
+
+LATE = """
+import time
+from mpi4py import MPI
+time.sleep(0.5 * (MPI.COMM_WORLD.rank == 0))
+came = time.time()
+MPI.Finalize()
+print("came", came, "left", time.time())
+"""
+
+
+def test_ranks_of_several_nodes_wait_for_each_other_where_mpi_ends(slurm, desk):
+    """MPI starts with the same barrier, and a rank that is late crashes where it is none; here it is seen each time."""
+    (desk / "late.py").write_text(LATE)
+    job = submit_script(slurm, desk, "on_all_tasks python late.py", "--ntasks=4", "--nodes=4")
+    completed(slurm, job, desk)
+    came, left = np.array(re.findall(r"came (\S+) left (\S+)", log(desk, job, "own")), float).T
+    assert len(came) == 4
+    assert left.min() >= came.max() > came.min() + 0.4
 
 
 def test_an_array_of_single_tasks_and_a_job_that_gathers(slurm, paced, undisturbed):
