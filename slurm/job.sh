@@ -75,9 +75,14 @@ to_its_end() { # WHERE AGAIN COMMAND...: run it, and go back to the queue when t
 
   # 2: bad input. 75: stopped, with checkpoints. Above 128: the signal itself killed ranks, before they knew it or
   # after the last step, or srun ended those that left more slowly than the first.
-  if [ "$requeue" ] && { [ "$code" = 75 ] || [ "$code" -gt 128 ]; } && scontrol requeue "$SLURM_JOB_ID"; then
-    echo "requeued to continue $where"
-  elif [ "$code" != 0 ] && [ "$code" != 2 ]; then
+  if [ "$requeue" ] && { [ "$code" = 75 ] || [ "$code" -gt 128 ]; }; then
+    # said before, and 128: Slurm ends this shell and scontrol as soon as it has taken the job back
+    echo "going back to the queue to continue $where"
+    if scontrol requeue "$SLURM_JOB_ID" || [ $? -gt 128 ]; then
+      return "$code"
+    fi
+  fi
+  if [ "$code" != 0 ] && [ "$code" != 2 ]; then
     echo "ended with exit code $code; to continue, submit $again" >&2
   fi
   return "$code"

@@ -74,7 +74,7 @@ def test_a_job_continues_after_its_time_limit(slurm, paced, undisturbed):
     assert (
         f"stopped by SIGUSR2; checkpoints are made, continue with the same command, --output runs/ddhpc-{job}" in text
     )
-    assert f"requeued to continue in runs/ddhpc-{job}" in text
+    assert f"going back to the queue to continue in runs/ddhpc-{job}" in text
     assert "continuing: " in text
     same_bits(paced / f"runs/ddhpc-{job}", undisturbed)
 
@@ -139,6 +139,15 @@ def test_a_job_that_ended_early_continues_when_it_is_submitted_again(how, slurm,
     same_bits(paced / "runs/mine", undisturbed)
 
 
+def test_a_job_that_may_not_be_requeued_says_how_to_continue(slurm, desk):
+    """What it runs asks the shell for its end, as Slurm does ahead of the time limit."""
+    step = 'trap "exit 75" USR2; sleep 0.5; kill -USR2 $PPID; while :; do sleep 0.1; done'
+    job = submit_script(slurm, desk, f"to_its_end here 'the same again' bash -c '{step}'", "--no-requeue")
+    ended = slurm.wait_for(job)
+    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "75:0", "0")
+    assert "ended with exit code 75; to continue, submit the same again" in log(desk, job, "own")
+
+
 LATE = """
 import time
 from mpi4py import MPI
@@ -197,7 +206,7 @@ def test_a_study_as_an_array(slurm, paced, undisturbed):
     logs = [log(paced, f"{array}_{task}", "ddhpc-sweep") for task in (1, 2)]
     assert [each["JobState"] for each in ended] == ["COMPLETED", "COMPLETED"], logs
     assert [each["Restarts"] for each in ended] == ["1", "0"]
-    assert "requeued to continue training 1" in logs[0]
+    assert "going back to the queue to continue training 1" in logs[0]
     assert "4 ranks, " in logs[0]
     same_bits(paced / "runs/study/grid-2x2", undisturbed)
     assert verify(paced / "runs/study/grid-1x1") == []
