@@ -12,11 +12,10 @@ from ddhpc.errors import InputError
 from ddhpc.method import coarse
 from ddhpc.method.dependence import drops
 from ddhpc.report.figures import domain
-from ddhpc.report.figures.style import shortened
 from ddhpc.report.picture import Pictures
 from ddhpc.report.section import OLD, Section
 from ddhpc.results import has_coarse_image, mean_outputs, names, stored_outputs
-from ddhpc.wording import percent
+from ddhpc.wording import percent, shortened
 
 MOVED = 0.05
 """Of probability, from which on a subdomain counts as one that moves a decision."""

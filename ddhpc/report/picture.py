@@ -9,10 +9,8 @@ import numpy as np
 
 from ddhpc.config import Config
 from ddhpc.data.packed import Packed, find, open_packed
+from ddhpc.data.packed.pictures import shown
 from ddhpc.errors import InputError
-
-CUT_OFF = 1
-"""Percent of the darkest and of the brightest pixels that may be saturated."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,10 +25,7 @@ class Pictures:
         """A test image ready to be shown: [*spatial] float, or [*spatial, 3] for three channels, from 0 to 1."""
         if self.packed is None:
             return None
-        image = self.packed.sample("test", sample).astype(np.float64)
-        low, high = np.percentile(image, (CUT_OFF, 100 - CUT_OFF))
-        shown = ((image - low) / max(high - low, 1e-12)).clip(0, 1)
-        return np.moveaxis(shown, 0, -1) if len(image) == 3 else np.asarray(shown[0])
+        return shown(self.packed.sample("test", sample))
 
 
 def pictures(file: h5py.File) -> Pictures:
