@@ -81,6 +81,13 @@ class Maps:
         longest = max(self.names, key=lambda name: len(name.encode()))
         if len(longest.encode()) > MOST_NAME_BYTES:
             raise InputError(f"--maps {folder}: {longest}: longer than {MOST_NAME_BYTES} bytes; expected shorter names")
+        if len(self.trained.image_shape) == 3:
+            try:
+                import ddhpc.data.sources.volume_frame  # noqa: F401
+            except ImportError as error:
+                raise InputError(
+                    f"--maps {folder}: {error.name} is not installed; pip install 'ddhpc[ct]' brings what volumes need"
+                ) from error
         self._check_folder()
         there = [folder / name for name in self.names if os.path.lexists(folder / name)]
         inputs = {os.path.realpath(path) for source in self.listed for path in source.paths} if there else set()
