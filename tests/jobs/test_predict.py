@@ -362,6 +362,26 @@ def test_the_coherent_cnn_dnn_decides_where_asked_for(coherent, small):
     assert np.array_equal(np.stack([found[f"test/test/{n}"] for n in range(len(expected))]), expected)
 
 
+@pytest.mark.parametrize(("fusion", "group"), [("dnn", "coarse"), ("coherent", "coherent")])
+def test_calibrated_probabilities_are_those_at_the_temperature_of_val(fusion, group, coherent, small):
+    """A power of the decision, made to sum to one; NaN where no temperature was best, which is then refused."""
+    with h5py.File(coherent / "run/results.h5") as file:
+        temperature = file[f"fusion/{fusion}"].attrs["temperature"]
+        decisions = file[f"{group}/val/decision"][...].astype(np.float64)
+    how = {"coherent": fusion == "coherent", "calibrated": True}
+    if np.isnan(temperature):
+        with pytest.raises(InputError, match="^--calibrated: the model keeps no temperature"):
+            asked(coherent, small, **how)
+        return
+    expected = decisions ** (1 / temperature)
+    expected /= expected.sum(1, keepdims=True)
+    found, _ = asked(coherent, small, **how)
+    rows = np.stack([found[f"val/val/{n}"] for n in range(len(expected))])
+    assert rows == pytest.approx(expected, abs=1e-6)
+    assert rows.dtype == np.float32
+    assert abs(temperature - 1) > 0.01, "else this shows nothing"
+
+
 def test_without_a_coherent_one_it_is_refused(images):
     with pytest.raises(InputError, match="--coherent: the run has not trained the coherent CNN-DNN"):
         asked(images, images / "moved.h5", coherent=True)
