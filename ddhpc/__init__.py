@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ddhpc.interface import predict, train
     from ddhpc.run import Run, open_run
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Config",

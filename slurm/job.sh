@@ -13,6 +13,9 @@ find_launcher() { # RANKS: sets `launcher` to the words that start an MPI job on
     # Since Slurm 22.05 srun does not inherit --cpus-per-task. A lost rank would leave the others waiting for ever.
     launcher=(srun --mpi=pmix "--ntasks=$1" "--cpus-per-task=${SLURM_CPUS_PER_TASK:-1}" --cpu-bind=cores
       --kill-on-bad-exit=1)
+    # The tree of Slurm's default fence has no branches on fewer nodes than TreeWidth (22.05 to 26.05 at least): nobody
+    # waits in the barrier that ends MPI_Init, and a rank that is late there crashes when another sends it a message.
+    export SLURM_PMIX_FENCE=ring
     return
   fi
   # On the other nodes mpirun starts one daemon each by srun, which without this leaves one GPU to all ranks of a node.
@@ -72,9 +75,14 @@ to_its_end() { # WHERE AGAIN COMMAND...: run it, and go back to the queue when t
 
   # 2: bad input. 75: stopped, with checkpoints. Above 128: the signal itself killed ranks, before they knew it or
   # after the last step, or srun ended those that left more slowly than the first.
-  if [ "$requeue" ] && { [ "$code" = 75 ] || [ "$code" -gt 128 ]; } && scontrol requeue "$SLURM_JOB_ID"; then
-    echo "requeued to continue $where"
-  elif [ "$code" != 0 ] && [ "$code" != 2 ]; then
+  if [ "$requeue" ] && { [ "$code" = 75 ] || [ "$code" -gt 128 ]; }; then
+    # said before, and 128: Slurm ends this shell and scontrol as soon as it has taken the job back
+    echo "going back to the queue to continue $where"
+    if scontrol requeue "$SLURM_JOB_ID" || [ $? -gt 128 ]; then
+      return "$code"
+    fi
+  fi
+  if [ "$code" != 0 ] && [ "$code" != 2 ]; then
     echo "ended with exit code $code; to continue, submit $again" >&2
   fi
   return "$code"

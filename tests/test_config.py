@@ -50,7 +50,7 @@ def test_every_field_has_a_docstring(section):
         ("decomposition", "grid", (), "expected one number for each dimension"),
         ("decomposition", "grid", (0, 4), "expected numbers of at least 1"),
         ("decomposition", "overlap", -1, "expected 0 or more pixels"),
-        ("model", "width", 0, "expected auto or at least 1 channel"),
+        ("model", "width", 0, "expected auto, wide or at least 1 channel"),
         ("model", "global_width", 0, "at least 1"),
         ("local", "epochs", 0, "expected at least 1"),
         ("local", "batch_size", 1, "at least 2"),

@@ -57,7 +57,10 @@ def main(argv: list[str], started: float) -> None:
     if argv[:1] in (["--help"], ["-h"], ["help"]):
         say(OVERVIEW.format(version=__version__))
     elif argv[:1] == ["--version"]:
-        say(f"ddhpc {__version__}")
+        from ddhpc.results import git_commit
+
+        commit = git_commit()
+        say(f"ddhpc {__version__}{f' ({commit})' if commit else ''}")
     elif not argv or argv[0].startswith("-"):
         verb("train")(argv, started)
     elif argv[0] in VERBS:

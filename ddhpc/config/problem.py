@@ -79,14 +79,16 @@ class Model:
     global_width: int = 32
     """Channels of the first stage of the global CNN."""
 
-    width: int | Literal["auto"] = "auto"
-    """Channels of the first stage of a local CNN; auto is global_width / sqrt(parts of the grid)."""
+    width: int | Literal["auto", "wide"] = "auto"
+    """Channels of the first stage of a local CNN. auto, as in the paper: global_width / sqrt(N) for N parts of the
+    grid, so that all together have as many parameters as the global CNN. wide: global_width / N^(1/4), more accurate
+    where objects fill the image, for about half as long again."""
 
     coarse_width: int | Literal["auto"] = "auto"
     """Channels of the first stage of the coarse image's CNN; auto is the width of the local CNNs."""
 
     def __post_init__(self) -> None:
         require(self.global_width >= 1, "model.global_width", self.global_width, "at least 1 channel")
-        for name in ("width", "coarse_width"):
-            value = getattr(self, name)
-            require(value == "auto" or value >= 1, f"model.{name}", value, "auto or at least 1 channel")
+        width, coarse = self.width, self.coarse_width
+        require(isinstance(width, str) or width >= 1, "model.width", width, "auto, wide or at least 1 channel")
+        require(isinstance(coarse, str) or coarse >= 1, "model.coarse_width", coarse, "auto or at least 1 channel")

@@ -152,8 +152,8 @@ def open_problem(config: Config) -> Problem:
     packed = open_packed(find(config.data.file), config.data.fold)
     decomposition = windows(packed.image_shape, config.decomposition.grid, config.decomposition.overlap)
     width = config.model.width
-    if width == "auto":
-        width = models.local_width(config.model.global_width, len(decomposition))
+    if isinstance(width, str):
+        width = models.local_width(config.model.global_width, len(decomposition), wide=width == "wide")
     coarse = None
     if config.decomposition.coarse_image:
         coarse = CoarseImages(packed=packed, image_shape=coarse_shape(config, packed.image_shape, decomposition))

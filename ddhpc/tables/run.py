@@ -181,6 +181,7 @@ def _print_classes(file: h5py.File, classes: list[str], out: Console) -> None:
     unequal = len(set(counts["train"].tolist())) > 1 and "val" in file["fusion/dnn"]
     chosen = file["fusion/dnn/val/confusion"][...].sum(0) if unequal else ()
     more = {"chosen on val": [f"{count:,}" for count in chosen]} if unequal else {}
+    out.print()
     print_counts(out, counts, classes, "volumes" if len(file["decomposition"].attrs["grid"]) == 3 else "images", more)
 
 

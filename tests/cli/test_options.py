@@ -114,3 +114,9 @@ def test_help_shows_values_as_they_are_typed(capsys):
     assert "(default: null)" in words
     assert "type:" not in words
     assert "--output DIR run directory; without it each run gets a new one under runs/ --overwrite" in words
+
+
+def test_the_version_tells_the_commit(capsys):
+    """In a git checkout; of an installed package the number alone."""
+    main(["--version"], 0)
+    assert re.fullmatch(r"ddhpc \d+\.\d+\.\d+( \([0-9a-f]{12}(-dirty)?\))?\n", capsys.readouterr().out)

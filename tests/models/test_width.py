@@ -23,6 +23,11 @@ def test_widths_of_a_global_cnn_of_32_channels(subdomains, local):
     assert local_width(32, subdomains) == local
 
 
+@pytest.mark.parametrize(("subdomains", "local"), [(1, 32), (4, 23), (16, 16), (32, 13), (81, 11), (2**20, 1)])
+def test_wide_ones_have_the_fourth_root(subdomains, local):
+    assert local_width(32, subdomains, wide=True) == local
+
+
 @pytest.mark.parametrize(("family", "factor"), [("resnet", 1.25), ("vgg", 1.25), ("mobilenetv2", 1.7)])
 @pytest.mark.parametrize("window", [(16, 16), (8, 8, 8)], ids=["2D", "3D"])
 @pytest.mark.parametrize("subdomains", [4, 16, 32])

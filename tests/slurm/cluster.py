@@ -109,22 +109,36 @@ class Cluster:
         """`sbatch ARGUMENTS` in a directory; the job's number."""
         return int(self.run("sbatch", "--parsable", *arguments, cwd=cwd))
 
+    def records(self, job: int | str) -> list[dict[str, str]]:
+        """What Slurm knows of a job, or of each task of an array."""
+        found = self.run("scontrol", "show", "job", "-o", job)
+        return [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in found.splitlines()]
+
     def show(self, job: int | str) -> dict[str, str]:
         """What Slurm knows of a job."""
-        found = self.run("scontrol", "show", "job", "-o", job)
-        return dict(re.findall(r"(\S+?)=(\S*)", found))
+        (record,) = self.records(job)
+        return record
 
-    def wait_for(self, job: int | str, *states: str, seconds: float = 180) -> dict[str, str]:
-        """Wait until a job is in one of the states, by default in one that is an end."""
-        self.until(lambda: self.show(job)["JobState"] in (states or ENDED), f"job {job} {states or 'ended'}", seconds)
+    def wait_for(self, job: int | str, seconds: float = 180) -> dict[str, str]:
+        """Wait until a job has ended."""
+        self.until(lambda: self.show(job)["JobState"] in ENDED, f"end of job {job}", seconds, job)
         return self.show(job)
 
-    def until(self, condition: Callable[[], object], what: str, seconds: float = 120) -> None:
-        """Wait for a condition; what Slurm shows is in the message when it does not come."""
+    def until(
+        self, condition: Callable[[], object], what: str, seconds: float = 120, job: int | str | None = None
+    ) -> None:
+        """Wait for a condition, no longer than the job runs that is to bring it.
+
+        Where it does not come, the message has what Slurm shows and what the job wrote.
+        """
         end = time.monotonic() + seconds
         while not condition():
-            if time.monotonic() > end:
-                raise AssertionError(f"{what}: not within {seconds} s\n{self.run('squeue')}{self.run('sinfo')}")
+            records = self.records(job) if job else []
+            ended = [record for record in records if record["JobState"] in ENDED]
+            if (ended and not condition()) or time.monotonic() > end:
+                why = "its job ended before" if ended else f"not within {seconds} s"
+                shown = [self.run("squeue"), self.run("sinfo"), *map(told, ended or records)]
+                raise AssertionError("\n".join([f"{what}: {why}", *shown]))
             time.sleep(0.2)
 
     def tasks(self, job: int) -> dict[int, dict[str, str]]:
@@ -188,6 +202,7 @@ def cluster() -> Iterator[Cluster]:
         "SLURM_CONF": str(directory / "slurm.conf"),
         "OMPI_MCA_btl_tcp_if_include": "lo",
         "OMPI_MCA_oob_tcp_if_include": "lo",
+        "PYTHONFAULTHANDLER": "1",
     }
     running = Cluster(directory=directory, environment=environment)
     try:
@@ -197,6 +212,13 @@ def cluster() -> Iterator[Cluster]:
         daemons.kill()
         daemons.wait()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def told(record: dict[str, str]) -> str:
+    """State and log of a job."""
+    log = Path(record["StdOut"])
+    state = f"job {record['JobId']} {record['JobState']} {record['ExitCode']}, {log}"
+    return f"{state}:\n{log.read_text()}" if log.exists() else state
 
 
 def idle_nodes(running: Cluster) -> int:

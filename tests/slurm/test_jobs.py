@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import time
 from collections import Counter, defaultdict
@@ -16,83 +17,25 @@ from ddhpc.config import Config
 from ddhpc.recipes import recipe_names
 from ddhpc.results import verify
 from tests.conftest import pack_small
-from tests.jobs.starting import decisions, mpirun, same_bits
+from tests.jobs.starting import same_bits
+from tests.slurm.paced import (
+    OPTIONS,
+    SETTINGS,
+    SLOW,
+    completed,
+    log,
+    submit_script,
+    wait_for_checkpoints,
+    wait_for_tasks,
+)
 
 pytestmark = pytest.mark.slow
-
-# A job that has not been requeued takes PACE seconds a step, so that there is time to disturb it.
-PACED = """
-import os, time
-from torch import nn
-
-class Paced(nn.Module):
-    def __init__(self, classes):
-        super().__init__()
-        self.dense = nn.LazyLinear(classes)
-        self.pace = 0 if "SLURM_RESTART_COUNT" in os.environ else float(os.environ.get("PACE", 0))
-
-    def forward(self, x):
-        time.sleep(self.pace)
-        return self.dense(x.flatten(1))
-
-def paced(*, channels, classes, dimensions, width, depth):
-    return Paced(classes)
-"""
-SETTINGS = {
-    "data.file": "small.h5",
-    "decomposition.grid": [2, 2],
-    "model.name": "paced:paced",
-    "local.epochs": 40,
-    "local.batch_size": 16,
-    "coarse.epochs": 5,
-    "run.threads": 1,
-    "run.checkpoint_seconds": 1,
-    "run.report": "false",
-}
-OPTIONS = [
-    word
-    for option, value in SETTINGS.items()
-    for word in (f"--{option}", *(value if isinstance(value, list) else [value]))
-]
-SLOW = "--export=ALL,PACE=0.3"
-
-
-@pytest.fixture
-def paced(desk):
-    (desk / "paced.py").write_text(PACED)
-    return desk
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """Decisions and losses of a run outside of Slurm."""
-    cwd = tmp_path_factory.mktemp("undisturbed")
-    pack_small(cwd / "small.h5")
-    (cwd / "paced.py").write_text(PACED)
-    completed = mpirun(2, *OPTIONS, "--output", "run", cwd=cwd)
-    assert completed.returncode == 0, completed.stderr
-    return decisions(cwd / "run")
-
-
-def log(desk, job, name="ddhpc"):
-    return (desk / f"slurm-{name}-{job}.out").read_text()
-
-
-def completed(slurm, job, desk, **limits):
-    """Wait for a job that succeeds; its log is shown where it does not."""
-    ended = slurm.wait_for(job, **limits)
-    assert (ended["JobState"], ended["ExitCode"]) == ("COMPLETED", "0:0"), log(desk, job, ended["JobName"])
-    return ended
-
-
-def wait_for_checkpoints(slurm, directory, count):
-    slurm.until(lambda: len(list(directory.glob("checkpoints/*.pt"))) >= count, f"{count} checkpoints in {directory}")
 
 
 def test_sixteen_ranks_on_four_nodes(slurm, desk):
     """The default recipe; options after the file are passed on. A requeue after the end changes nothing."""
     job = slurm.submit("slurm/train.sbatch", "--local.epochs", 1, "--coarse.epochs", 2, cwd=desk)
-    slurm.until(lambda: len(slurm.tasks(job)) == 16, "16 tasks")
+    wait_for_tasks(slurm, job, 16)
     gpus = defaultdict(set)
     for task in slurm.tasks(job).values():
         gpus[task["SLURMD_NODENAME"]].add(task["CUDA_VISIBLE_DEVICES"])
@@ -131,14 +74,14 @@ def test_a_job_continues_after_its_time_limit(slurm, paced, undisturbed):
     assert (
         f"stopped by SIGUSR2; checkpoints are made, continue with the same command, --output runs/ddhpc-{job}" in text
     )
-    assert f"requeued to continue in runs/ddhpc-{job}" in text
+    assert f"going back to the queue to continue in runs/ddhpc-{job}" in text
     assert "continuing: " in text
     same_bits(paced / f"runs/ddhpc-{job}", undisturbed)
 
 
 def test_a_signal_before_the_first_step_requeues_as_well(slurm, paced, undisturbed):
     job = slurm.submit("--ntasks=2", SLOW, "slurm/train.sbatch", *OPTIONS, cwd=paced)
-    slurm.until(lambda: len(slurm.tasks(job)) == 2, "2 tasks")
+    wait_for_tasks(slurm, job, 2)
     slurm.run("scancel", "--batch", "--signal=USR2", job)
     assert completed(slurm, job, paced)["Restarts"] == "1"
     same_bits(paced / f"runs/ddhpc-{job}", undisturbed)
@@ -146,7 +89,7 @@ def test_a_signal_before_the_first_step_requeues_as_well(slurm, paced, undisturb
 
 def test_a_requeued_job_moves_away_from_a_drained_node(slurm, paced, undisturbed):
     job = slurm.submit("--ntasks=4", "--nodes=2", SLOW, "slurm/train.sbatch", *OPTIONS, cwd=paced)
-    wait_for_checkpoints(slurm, paced / f"runs/ddhpc-{job}", 4)
+    wait_for_checkpoints(slurm, job, paced / f"runs/ddhpc-{job}", 4)
     node = slurm.show(job)["BatchHost"]
     slurm.run("scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=test")
     try:
@@ -163,7 +106,7 @@ def test_a_requeued_job_moves_away_from_a_drained_node(slurm, paced, undisturbed
 def test_a_preempted_job_continues_when_its_nodes_are_free_again(slurm, paced, undisturbed):
     everything = ["--nodes=4", "--ntasks=4", "--exclusive"]
     job = slurm.submit(*everything, SLOW, "slurm/train.sbatch", *OPTIONS, cwd=paced)
-    wait_for_checkpoints(slurm, paced / f"runs/ddhpc-{job}", 4)
+    wait_for_checkpoints(slurm, job, paced / f"runs/ddhpc-{job}", 4)
     urgent = slurm.submit(*everything, "--partition=urgent", "--wrap=sleep 1", cwd=paced)
     assert slurm.wait_for(urgent)["JobState"] == "COMPLETED"
     assert completed(slurm, job, paced)["Restarts"] == "1"
@@ -175,7 +118,7 @@ def test_a_preempted_job_continues_when_its_nodes_are_free_again(slurm, paced, u
 def test_a_job_that_ended_early_continues_when_it_is_submitted_again(how, slurm, paced, undisturbed):
     arguments = ["slurm/train.sbatch", *OPTIONS, "--output", "runs/mine"]
     job = slurm.submit("--ntasks=4", "--nodes=2", SLOW, *arguments, cwd=paced)
-    wait_for_checkpoints(slurm, paced / "runs/mine", 4)
+    wait_for_checkpoints(slurm, job, paced / "runs/mine", 4)
     started = time.monotonic()
     if how == "stopped by hand":
         slurm.run("scancel", "--signal=USR2", job)
@@ -196,13 +139,42 @@ def test_a_job_that_ended_early_continues_when_it_is_submitted_again(how, slurm,
     same_bits(paced / "runs/mine", undisturbed)
 
 
+def test_a_job_that_may_not_be_requeued_says_how_to_continue(slurm, desk):
+    """What it runs asks the shell for its end, as Slurm does ahead of the time limit."""
+    step = 'trap "exit 75" USR2; sleep 0.5; kill -USR2 $PPID; while :; do sleep 0.1; done'
+    job = submit_script(slurm, desk, f"to_its_end here 'the same again' bash -c '{step}'", "--no-requeue")
+    ended = slurm.wait_for(job)
+    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "75:0", "0")
+    assert "ended with exit code 75; to continue, submit the same again" in log(desk, job, "own")
+
+
+LATE = """
+import time
+from mpi4py import MPI
+time.sleep(0.5 * (MPI.COMM_WORLD.rank == 0))
+came = time.time()
+MPI.Finalize()
+print("came", came, "left", time.time())
+"""
+
+
+def test_ranks_of_several_nodes_wait_for_each_other_where_mpi_ends(slurm, desk):
+    """MPI starts with the same barrier, and a rank that is late crashes where it is none; here it is seen each time."""
+    (desk / "late.py").write_text(LATE)
+    job = submit_script(slurm, desk, "on_all_tasks python late.py", "--ntasks=4", "--nodes=4")
+    completed(slurm, job, desk)
+    came, left = np.array(re.findall(r"came (\S+) left (\S+)", log(desk, job, "own")), float).T
+    assert len(came) == 4
+    assert left.min() >= came.max() > came.min() + 0.4
+
+
 def test_an_array_of_single_tasks_and_a_job_that_gathers(slurm, paced, undisturbed):
     """One task is lost: the gathering job does not start, and the task is rerun alone."""
     options = ["--output", "runs/array", *OPTIONS]
     array = slurm.submit("--array=0-3", "--export=ALL,PACE=0.1", "slurm/array.sbatch", *options, cwd=paced)
     after = ["--ntasks=1", "--kill-on-invalid-dep=yes", f"--dependency=afterok:{array}"]
     gathering = slurm.submit(*after, "slurm/train.sbatch", *options, cwd=paced)
-    wait_for_checkpoints(slurm, paced / "runs/array", 4)
+    wait_for_checkpoints(slurm, array, paced / "runs/array", 4)
     for task in range(4):
         job = slurm.show(f"{array}_{task}")["JobId"]
         (pid, environment), *others = slurm.tasks(job).items()
@@ -228,13 +200,13 @@ def test_a_study_as_an_array(slurm, paced, undisturbed):
     (paced / "study.yaml").write_text(yaml.safe_dump(study))
     arguments = ["--array=1-2", "--ntasks=4", "--nodes=2", SLOW, "slurm/sweep.sbatch", "study.yaml"]
     array = slurm.submit(*arguments, cwd=paced)
-    wait_for_checkpoints(slurm, paced / "runs/study/grid-2x2", 4)
+    wait_for_checkpoints(slurm, f"{array}_1", paced / "runs/study/grid-2x2", 4)
     slurm.run("scancel", "--batch", "--signal=USR2", f"{array}_1")
     ended = [slurm.wait_for(f"{array}_{task}") for task in (1, 2)]
     logs = [log(paced, f"{array}_{task}", "ddhpc-sweep") for task in (1, 2)]
     assert [each["JobState"] for each in ended] == ["COMPLETED", "COMPLETED"], logs
     assert [each["Restarts"] for each in ended] == ["1", "0"]
-    assert "requeued to continue training 1" in logs[0]
+    assert "going back to the queue to continue training 1" in logs[0]
     assert "4 ranks, " in logs[0]
     same_bits(paced / "runs/study/grid-2x2", undisturbed)
     assert verify(paced / "runs/study/grid-1x1") == []
@@ -248,7 +220,7 @@ def test_without_pmix_mpirun_starts_the_ranks(slurm, paced, undisturbed):
     pretend = 'srun() { if [ "$1" = --mpi=list ]; then echo none pmi2; else command srun "$@"; fi; }\n'
     (paced / "slurm/site.env").write_text(pretend)
     job = slurm.submit("--ntasks=4", "--ntasks-per-node=2", "slurm/train.sbatch", *OPTIONS, cwd=paced)
-    slurm.until(lambda: len(slurm.tasks(job)) == 4, "4 tasks")
+    wait_for_tasks(slurm, job, 4)
     tasks = list(slurm.tasks(job).values())
     assert all("OMPI_COMM_WORLD_RANK" in task or "PMI_RANK" in task for task in tasks)
     assert Counter(task["SLURMD_NODENAME"] for task in tasks) == {"n0": 2, "n1": 2}

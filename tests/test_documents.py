@@ -1,0 +1,155 @@
+"""What the documents say is true: their commands are accepted, and what they link to exists."""
+
+import re
+import shlex
+import subprocess
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddhpc.cli import VERBS, main
+from ddhpc.cli.study import read_study
+from tests.jobs.starting import mpirun
+
+ROOT = Path(__file__).parents[1]
+PAGES = {
+    str(page.relative_to(ROOT)): page.read_text()
+    for page in sorted(
+        [
+            *ROOT.glob("*.md"),
+            *ROOT.glob("docs/*.md"),
+            *(ROOT / name / "README.md" for name in ("slurm", "data", "benchmarks")),
+        ]
+    )
+}
+WORDS = 700
+"""Of the README."""
+
+
+def blocks(kind):
+    return {page: re.findall(rf"^```{kind}\n(.*?)^```$", text, re.S | re.M) for page, text in PAGES.items()}
+
+
+def commands():
+    """What the pages tell to type, continued lines joined: the words after `-m ddhpc`."""
+    found = set()
+    for page in blocks("").values():
+        for line in "".join(page).replace("\\\n", " ").splitlines():
+            if match := re.match(r"(?:mpirun|srun)?[^#]*python -m ddhpc\b([^#>]*)", line):
+                found.add(match[1].split(";")[0].replace("OPTIONS", "").strip())
+    return sorted(found - {"VERB --help"})
+
+
+class Parsed(Exception):
+    """The command was understood."""
+
+
+def test_there_are_commands():
+    assert len(commands()) > 40
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_is_accepted(command, tmp_path, monkeypatch, capsys):
+    """Trainings resolve their configuration; of the other verbs the options are parsed."""
+    monkeypatch.chdir(tmp_path)
+    arguments = shlex.split(command)
+    if arguments in (["--help"], ["help"]):
+        return main(arguments, 0)
+    verb = arguments[0] if arguments and arguments[0] in VERBS else "train"
+    if verb == "train":
+        Path("mine.yaml").write_text("run: {seed: 1}\n")
+        main([*arguments, *(["--print_config"] if "--print_config" not in arguments else [])], 0)
+        assert "decomposition:" in capsys.readouterr().out
+        return None
+    module = import_module(f"ddhpc.cli.{verb}")
+    for name in ("parse", "configure"):
+        if understand := getattr(module, name, None):
+
+            def stop(*given, understand=understand):
+                understand(*given)
+                raise Parsed
+
+            monkeypatch.setattr(module, name, stop)
+    with pytest.raises(Parsed):
+        main(arguments, 0)
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_links_lead_somewhere(page):
+    """Files, and headings in them."""
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", PAGES[page]):
+        path, _, anchor = target.partition("#")
+        file = (ROOT / page).parent / path if path else ROOT / page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.M)
+            assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, target
+
+
+def test_every_document_is_in_the_index():
+    index = PAGES["docs/README.md"]
+    for page in ROOT.glob("docs/*.md"):
+        assert page.name == "README.md" or f"({page.name})" in index
+
+
+def test_the_readme_is_short():
+    assert len(PAGES["README.md"].split()) <= WORDS
+
+
+def test_python_in_the_documents_can_be_compiled():
+    found = [body for page in blocks("python").values() for body in page]
+    assert len(found) > 1
+    for body in found:
+        compile(body, "document", "exec")
+
+
+def test_the_studies_can_be_read(tmp_path):
+    (block,) = blocks("yaml")["docs/training.md"]
+    shown = tmp_path / "shown.yaml"
+    shown.write_text(block)
+    assert len(read_study(shown, tmp_path)) == 9
+    for study in sorted((ROOT / "benchmarks/studies").glob("*.yaml")):
+        assert len(read_study(study, tmp_path)) > 1
+
+
+def test_every_verb_that_help_names_exists(capsys):
+    main(["--help"], 0)
+    out = capsys.readouterr().out
+    named = re.findall(r"^  (\w+) ", out.split("verbs:")[1].split("examples:")[0], re.M)
+    assert named == list(VERBS)
+
+
+def test_make_targets_exist():
+    for target in set(re.findall(r"\bmake ([a-z-]+)\b(?= |$|`|\n)", "".join(PAGES.values()))) & {
+        "run",
+        "test",
+        "check",
+    }:
+        subprocess.run(["grep", "-q", f"^{target}:", "Makefile"], cwd=ROOT, check=True)
+
+
+@pytest.mark.slow
+def test_the_way_of_a_folder_of_images(tmp_path):
+    """prepare, plan, train, inspect: the README's commands one after the other, on photographs of two colours."""
+    rng = np.random.default_rng(0)
+    for name, colour in (("red", (200, 30, 30)), ("blue", (30, 30, 200))):
+        (tmp_path / "FOLDER" / name).mkdir(parents=True)
+        for number in range(40):
+            size = rng.integers(70, 120, 2)
+            pixels = rng.integers(0, 50, (*size, 3)) + np.array(colour)
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "FOLDER" / name / f"{number}.jpg")
+    (tmp_path / "FOLDER/red/notes.txt").write_text("not an image")
+    prepared = mpirun(0, *shlex.split("prepare images FOLDER --output x.h5 --size 64 64"), cwd=tmp_path)
+    assert prepared.returncode == 0, prepared.stderr
+    assert "red/notes.txt" in prepared.stdout
+    planned = mpirun(0, *shlex.split("plan --data.file x.h5 --decomposition.grid 2 2 --ranks 2"), cwd=tmp_path)
+    assert "64x64, 3 channels" in planned.stdout
+    assert "0:34, 30:64" in planned.stdout
+    options = "--data.file x.h5 --decomposition.grid 2 2 --local.epochs 2 --coarse.epochs 40"
+    trained = mpirun(4, *shlex.split(options), cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    inspected = mpirun(0, "inspect", "runs/latest", cwd=tmp_path)
+    assert re.search(r"dnn +│ +\d+\.\d % │ +100.0 %", inspected.stdout), inspected.stdout
