@@ -219,6 +219,7 @@ def open_packed(path: Path | str, fold: int | None = None) -> Packed:
             names the option, where the file has no such fold.
 
     Example:
+        >>> from ddhpc.data.packed import find
         >>> packed = open_packed(find("fashion_mnist.h5"))
         >>> packed.image_shape, packed.samples["train"]
         ((28, 28), 6000)
