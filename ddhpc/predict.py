@@ -20,7 +20,9 @@ import numpy as np
 
 from ddhpc.errors import InputError
 from ddhpc.method.applying import Applied
+from ddhpc.method.calibration import tempered
 from ddhpc.method.decomposition import block
+from ddhpc.method.dependence import drops
 from ddhpc.method.solutions import Predictions
 from ddhpc.method.trained import Trained
 from ddhpc.parallel import logs
@@ -28,6 +30,7 @@ from ddhpc.parallel.progress import LINE_SECONDS
 from ddhpc.parallel.standing import as_clock
 from ddhpc.process import Process
 from ddhpc.results.model import Model
+from ddhpc.solver.maps import Maps, MapsWanted
 from ddhpc.solver.new_images import PackedSource, Source, list_sources
 from ddhpc.visible import tell
 from ddhpc.wording import plural
@@ -44,8 +47,12 @@ class Settings:
     """Whether every input has a label, which is wanted."""
     coherent: bool = False
     """Whether the networks of the coherent CNN-DNN decide."""
+    calibrated: bool = False
+    """Whether probabilities are calibrated by the temperature that the model keeps."""
     memory: float = 1.0
     """GiB of whole images that a rank holds at once, but one image at least."""
+    maps: MapsWanted | None = None
+    """Maps of which subdomains spoke for the decisions, where these are wanted."""
 
 
 def predict(
@@ -68,10 +75,29 @@ def predict(
     trained = model.trained
     if settings.coherent and not trained.coherent:
         raise InputError("--coherent: the run has not trained the coherent CNN-DNN; expected one with --coherent.start")
+    if settings.calibrated and temperature_of(trained, settings) is None:
+        raise InputError("--calibrated: the model keeps no temperature; expected one that this version has calibrated")
+    if settings.maps:
+        check_maps(settings, trained)
     listed = comm.together(partial(list_sources, sources, trained, settings.labels))
     check_alike(comm, listed)
     if comm.rank == 0:
         warn_of(listed, model, settings)
+    if not settings.maps:
+        return decide_all(model, listed, comm, device, settings)
+    maps = comm.together(partial(Maps, settings.maps, listed, trained))
+    comm.on_root(maps.check)
+    with maps:
+        found = decide_all(model, listed, comm, device, settings, maps)
+        comm.together(maps.finish)
+    return found
+
+
+def decide_all(
+    model: Model, listed: Sequence[Source], comm: Process, device: str, settings: Settings, maps: Maps | None = None
+) -> Predictions | None:
+    """`predict` for inputs that are listed, whose maps get their names later."""
+    trained = model.trained
     first = np.cumsum([0, *(len(source.ids) for source in listed)])
     total = int(first[-1])
     mine = range(*block(total, comm.size, comm.rank))
@@ -79,29 +105,38 @@ def predict(
     applied = Applied(trained=trained, load=partial(model.load, coherent=settings.coherent), device=device)
     shown = Shown(comm.rank == 0, len(mine), total, trained.subdomains)
 
-    def decide() -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Numbers of the inputs of this rank that could be used, their decisions, what is wrong with the others."""
+    def decide() -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+        """Numbers of the usable inputs of this rank, their decisions and drops, what is wrong with the others."""
         numbers = [np.zeros(0, np.int64)]
         decisions = [np.zeros((0, len(trained.classes)), np.float32)]
+        dropped = [np.zeros((0, trained.subdomains), np.float32)]
         problems: list[str] = []
         for source, start in zip(listed, first.tolist(), strict=False):
             inputs = range(max(mine.start - start, 0), min(mine.stop - start, len(source.ids)))
             for usable, images, wrong in source.blocks(inputs, most):
                 if images is not None:
+                    outputs = applied.outputs(images, partial(shown.part, len(usable)))
                     numbers.append(start + np.array(usable))
-                    decisions.append(applied.decide(images, partial(shown.part, len(usable))))
+                    decisions.append(applied.fuse(outputs))
+                    if maps:
+                        dropped.append(drops(applied.fuse, outputs, maps.wanted.usual).astype(np.float32))
+                        maps.write(numbers[-1], decisions[-1], dropped[-1])
                 problems += wrong
                 shown.done(len(usable) + len(wrong))
-        return np.concatenate(numbers), np.concatenate(decisions), problems
+        return np.concatenate(numbers), np.concatenate(decisions), np.concatenate(dropped), problems
 
-    numbers, decisions, problems = comm.together(decide)
+    numbers, decisions, dropped, problems = comm.together(decide)
     (used,) = comm.total(len(numbers))
     numbers, decisions = comm.gather(numbers, used), comm.gather(decisions, used)
+    if maps:
+        dropped = comm.gather(dropped, used)
     unusable = gather_texts(comm, problems)
     if used == 0:
         raise InputError(comm.broadcast(_none(unusable)))
     if comm.rank != 0:
         return None
+    if settings.calibrated:
+        decisions = tempered(decisions, temperature_of(trained, settings) or 1).astype(np.float32)
     ids, labels = [name for each in listed for name in each.ids], np.concatenate([each.labels for each in listed])
     return Predictions(
         classes=trained.classes,
@@ -109,7 +144,24 @@ def predict(
         decisions=decisions,
         labels=labels[numbers] if settings.labels else None,
         unusable=tuple(unusable),
+        maps=maps.shown(numbers, dropped) if maps else None,
     )
+
+
+def temperature_of(trained: Trained, settings: Settings) -> float | None:
+    """That calibrates the decisions."""
+    return trained.coherent_temperature if settings.coherent else trained.temperature
+
+
+def check_maps(settings: Settings, trained: Trained) -> None:
+    """InputError where decisions have no maps."""
+    if trained.coarse is None:
+        raise InputError("--maps: a single subdomain, the global CNN, decides alone; expected a run of several")
+    if settings.coherent:
+        raise InputError(
+            "--maps with --coherent: a run does not keep the local outputs of the coherent CNN-DNN for its training "
+            "images, whose mean is needed; expected one of the two"
+        )
 
 
 def images_at_once(trained: Trained, memory: float) -> int:

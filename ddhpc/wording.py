@@ -1,11 +1,14 @@
-"""Numbers as a person reads them."""
+"""Numbers and names as a person reads them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import isnan
 
-__all__ = ["by", "duration", "listed", "mebibytes", "percent", "plural"]
+__all__ = ["by", "duration", "listed", "mebibytes", "percent", "plural", "shortened"]
+
+LABEL_LENGTH = 20
+"""Letters of a name that fits beside a figure."""
 
 
 def by(sizes: Iterable[int]) -> str:
@@ -39,3 +42,8 @@ def listed(names: Sequence[str], most: int = 3) -> str:
 def plural(count: int, noun: str) -> str:
     """A number and its noun: "1 file", "2,062 files"."""
     return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def shortened(name: str) -> str:
+    """A name that fits beside a figure."""
+    return name if len(name) <= LABEL_LENGTH else f"{name[: LABEL_LENGTH - 1]}…"

@@ -9,6 +9,7 @@ from ddhpc.cli.options import parse, parser
 from ddhpc.cli.output import say
 from ddhpc.config import Run
 from ddhpc.errors import InputError
+from ddhpc.wording import plural
 
 DESCRIPTION = (
     "Apply the model of a finished run to new images: the class of each, and the probability of every class. They are "
@@ -20,16 +21,24 @@ SOURCE = (
     "an image (.png, .jpg, .tif ...), a volume (.nii, .nii.gz, the directory of a DICOM series), a directory of any of "
     "these, a CSV table with a column path (and label), or a packed file, of which all splits are taken"
 )
+MAPS = (
+    "write which subdomains spoke for each decision: by how much (-1 to 1) the probability of the decided class falls "
+    "when what the coarse DNN reads of a subdomain is replaced by its mean over the training images. For an image a "
+    "picture NAME_map.png; for a volume NAME_map.nii.gz, float32 on the voxels of the file, with its affine, 0 where "
+    "nothing was seen (of a packed file on the packed voxels, with their spacing where it is known, else the "
+    "identity). Blocks have no overlap; the coarse image is told in the legend or header. --csv then has all values"
+)
 
 
 def run(argv: list[str], started: float) -> None:
     """Predict: the trained method on new images."""
     options = parser("predict", DESCRIPTION)
-    options.usage = "%(prog)s RUN SOURCE... [--csv FILE] [--labels] [options]"
+    options.usage = "%(prog)s RUN SOURCE... [--csv FILE] [--maps DIR] [--labels] [options]"
     options.add_argument("run", metavar="RUN", help="run directory, its results file, or its directory model")
     options.add_argument("sources", nargs="+", metavar="SOURCE", help=SOURCE)
     options.add_argument("--csv", metavar="FILE", help="write a row for each input: id, decision, probability_CLASS...")
-    options.add_argument("--overwrite", action="store_true", help="replace the file of --csv")
+    options.add_argument("--maps", metavar="DIR", help=MAPS)
+    options.add_argument("--overwrite", action="store_true", help="replace the file of --csv, and maps of these names")
     options.add_argument(
         "--labels",
         action="store_true",
@@ -38,6 +47,11 @@ def run(argv: list[str], started: float) -> None:
     )
     options.add_argument(
         "--coherent", action="store_true", help="decide by the coherent CNN-DNN, where the run has trained it"
+    )
+    options.add_argument(
+        "--calibrated",
+        action="store_true",
+        help="calibrate the probabilities by the temperature that was fitted on val; the decided classes stay",
     )
     options.add_argument(
         "--memory", type=float, default=1.0, metavar="GIB", help="of whole images that a rank holds at once"
@@ -64,13 +78,18 @@ def run(argv: list[str], started: float) -> None:
     from ddhpc.parallel.placement import place
     from ddhpc.predict import Settings, predict
     from ddhpc.results.model import open_model
+    from ddhpc.solver.maps import maps_wanted
     from ddhpc.tables.predictions import check_csv, print_predictions, write_csv
 
     if csv:
         comm.on_root(partial(check_csv, csv, overwrite=given.overwrite))
     model = comm.together(partial(open_model, Path(given.run)))
     here = comm.together(partial(place, comm, device))
-    settings = Settings(labels=given.labels, coherent=given.coherent, memory=given.memory)
+    maps = None
+    if given.maps:
+        maps = comm.together(partial(maps_wanted, Path(given.maps), Path(given.run), overwrite=given.overwrite))
+    how = {"labels": given.labels, "coherent": given.coherent, "calibrated": given.calibrated}
+    settings = Settings(**how, memory=given.memory, maps=maps)
     trained = model.trained
     say(f"{model.folder}: {trained.subdomains} subdomains, {len(trained.classes)} classes; {here.line(comm.size)}")
     found = predict(model, [Path(each) for each in given.sources], comm, here.device, settings)
@@ -80,5 +99,7 @@ def run(argv: list[str], started: float) -> None:
         if csv:
             write_csv(csv, found)
         print_predictions(found, csv)
+        if maps:
+            say(f"{maps.folder}: {plural(len(found.ids), 'map')}")
 
     comm.on_root(finish)

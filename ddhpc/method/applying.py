@@ -114,6 +114,10 @@ class Applied:
         On a CPU with one thread those for an image do not depend on the others of the block, and have the bits of those
         that the training has stored.
         """
+        return self.fuse(self.outputs(block, after_each))
+
+    def outputs(self, block: Block, after_each: Callable[[], None] = lambda: None) -> np.ndarray:
+        """The local outputs [N, n, K + F] float32 for a block of images, zeros of absent subdomains; as `decide`."""
         trained = self.trained
         shape = (trained.subdomains, len(block), len(trained.classes) + trained.features)
         outputs = np.zeros(shape, np.float32)
@@ -121,7 +125,11 @@ class Applied:
             if network.present:
                 outputs[n] = self._local_outputs(block, n)
             after_each()
-        return outputs[0] if trained.coarse is None else coarse.decide(self._coarse_dnn(), outputs)
+        return outputs
+
+    def fuse(self, outputs: np.ndarray) -> np.ndarray:
+        """The final decisions [n, K] float32 for local outputs [N, n, K + F]."""
+        return outputs[0] if self.trained.coarse is None else coarse.decide(self._coarse_dnn(), outputs)
 
     def _local_outputs(self, block: Block, subdomain: int) -> np.ndarray:
         trained = self.trained

@@ -83,6 +83,18 @@ class CoherentSolution:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mapped:
+    """Which subdomains spoke for the decisions of S inputs."""
+
+    files: tuple[str, ...]
+    """Names of the S maps."""
+    drops: np.ndarray
+    """[S, N] float32 of `dependence.drops`, which the maps show."""
+    coarse_image: bool
+    """Whether the last subdomain is the coarse image, which is in no map."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Predictions:
     """What a model decides for the inputs that could be used, in their order."""
 
@@ -94,3 +106,5 @@ class Predictions:
     """[S] int64; None where none were wanted."""
     unusable: tuple[str, ...]
     """`path: reason` of each input that could not be used."""
+    maps: Mapped | None = None
+    """What their maps show, where these were wanted."""

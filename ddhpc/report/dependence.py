@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import h5py
@@ -11,43 +10,17 @@ import numpy as np
 from ddhpc.config import Config
 from ddhpc.errors import InputError
 from ddhpc.method import coarse
+from ddhpc.method.dependence import drops
 from ddhpc.report.figures import domain
-from ddhpc.report.figures.style import shortened
 from ddhpc.report.picture import Pictures
 from ddhpc.report.section import OLD, Section
-from ddhpc.results import names, stored_outputs
-from ddhpc.wording import percent
+from ddhpc.results import mean_outputs, names, stored_outputs
+from ddhpc.wording import percent, shortened
 
 MOVED = 0.05
 """Of probability, from which on a subdomain counts as one that moves a decision."""
 EXAMPLES = 4
 """Test samples that are shown."""
-
-
-def drops(decide: Callable[[np.ndarray], np.ndarray], local: np.ndarray, usual: np.ndarray) -> np.ndarray:
-    """How far the probability of the decided class falls when a subdomain says no more than it usually does.
-
-    Occlusion (Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014, arXiv:1311.2901)
-    at the coarse level: what is covered is a local decision, and what covers it is its mean over the training images,
-    which keeps the input among those that the coarse DNN knows.
-
-    Args:
-        decide: the coarse DNN, from local decisions [N, S, K] to final ones [S, K].
-        local: [N, S, K].
-        usual: [N, K], mean local decisions over the training images.
-
-    Returns:
-        [S, N] float64, from -1 to 1; positive where the subdomain spoke for the decided class.
-    """
-    final = decide(local).astype(np.float64)
-    decided = final.argmax(axis=1)[:, None]
-    found = np.empty((local.shape[1], len(local)))
-    for n in range(len(local)):
-        covered = local.copy()
-        covered[n] = usual[n]
-        without = decide(covered).astype(np.float64)
-        found[:, n] = np.take_along_axis(final - without, decided, axis=1)[:, 0]
-    return found
 
 
 def examples(labels: np.ndarray, final: np.ndarray, vote: np.ndarray, found: np.ndarray, count: int) -> list[int]:
@@ -84,9 +57,8 @@ def dependence(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Sect
     weights = {name: np.asarray(values, np.float32) for name, values in file["coarse/weights"].items()}
     classes, labels = names(file["classes"]), file["samples/test/label"][...]
     config = Config.from_yaml(file.attrs["config"]).coarse
-    outputs = stored_outputs(file, memory_limit=config.memory_limit)
-    final = file["coarse/test/decision"][...]
-    local, usual = outputs["test"], outputs["train"].mean(axis=1)
+    local = stored_outputs(file, memory_limit=config.memory_limit)["test"]
+    final, usual = file["coarse/test/decision"][...], mean_outputs(file)
     expected = coarse.weight_shapes(subdomains, len(classes), local.shape[2] - len(classes), config)
     if not set(expected) <= set(weights):
         return leave(caption=f"The coarse DNN of today {OLD}")

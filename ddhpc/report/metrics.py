@@ -13,10 +13,10 @@ from ddhpc.method.evaluation import AT_THRESHOLD, Evaluation, Table
 from ddhpc.method.resampling import Measured
 from ddhpc.report.figures import curves
 from ddhpc.report.figures.curves import Named
-from ddhpc.report.figures.style import shortened
 from ddhpc.report.section import Section
 from ddhpc.results import evaluated, final_decisions, names
 from ddhpc.tables.metrics import NAMES, blocks, rare, remarks, shown
+from ddhpc.wording import shortened
 
 THRESHOLD, SENSITIVITY, SPECIFICITY = AT_THRESHOLD
 

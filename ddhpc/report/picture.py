@@ -9,12 +9,10 @@ import numpy as np
 
 from ddhpc.config import Config
 from ddhpc.data.packed import Packed, find, open_packed
+from ddhpc.data.packed.pictures import shown
 from ddhpc.errors import InputError
 from ddhpc.method.coarse_images import CoarseImages
 from ddhpc.method.decomposition import whole
-
-CUT_OFF = 1
-"""Percent of the darkest and of the brightest pixels that may be saturated."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,22 +27,14 @@ class Pictures:
         """A test image ready to be shown: [*spatial] float, or [*spatial, 3] for three channels, from 0 to 1."""
         if self.packed is None:
             return None
-        return _shown(self.packed.sample("test", sample))
+        return shown(self.packed.sample("test", sample))
 
     def coarse(self, sample: int, shape: tuple[int, ...]) -> np.ndarray | None:
         """The coarse image of a test image, [*shape] or [*shape, 3] likewise; None without a shape as well."""
         if self.packed is None or not shape:
             return None
         images = CoarseImages(packed=self.packed, image_shape=shape)
-        return _shown(images.read("test", whole(shape), slice(sample, sample + 1))[0])
-
-
-def _shown(image: np.ndarray) -> np.ndarray:
-    """An image [C, *spatial] ready to be shown."""
-    image = image.astype(np.float64)
-    low, high = np.percentile(image, (CUT_OFF, 100 - CUT_OFF))
-    shown = ((image - low) / max(high - low, 1e-12)).clip(0, 1)
-    return np.moveaxis(shown, 0, -1) if len(image) == 3 else np.asarray(shown[0])
+        return shown(images.read("test", whole(shape), slice(sample, sample + 1))[0])
 
 
 def pictures(file: h5py.File) -> Pictures:

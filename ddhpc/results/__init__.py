@@ -9,7 +9,7 @@ values in the same file.
 
 from ddhpc.results.final import evaluated, final_decisions
 from ddhpc.results.format import COHERENT, DEVICE_BYTES, FUSIONS, PHASES, SCORED, Layout, create, phase_row
-from ddhpc.results.gather import gather_local, stored_outputs
+from ddhpc.results.gather import gather_local, mean_outputs, stored_outputs
 from ddhpc.results.identity import check_alike, code, differences, fingerprint, flat, git_commit, identity, identity_of
 from ddhpc.results.lock import counted, earlier_jobs, lock
 from ddhpc.results.pooled import Pooled, fold_of, pool
@@ -52,6 +52,7 @@ __all__ = [
     "is_finished",
     "local_slabs",
     "lock",
+    "mean_outputs",
     "names",
     "open_results",
     "patients",

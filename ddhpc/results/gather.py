@@ -86,6 +86,13 @@ def stored_outputs(
     }
 
 
+def mean_outputs(file: h5py.File) -> np.ndarray:
+    """The mean local outputs over the training images that a results file holds, [N, K + F] float32."""
+    stored = [file[f"local/train/{name}"] for name in ("decision", "feature") if name in file["local/train"]]
+    means = [np.stack([rows.mean(0, dtype=np.float64) for rows in dataset]) for dataset in stored]
+    return np.concatenate(means, axis=1).astype(np.float32)
+
+
 def _mapped(parts: Sequence[tuple[h5py.Dataset, int]], subdomains: int) -> np.ndarray:
     """Datasets [N, S, W], one beside the other in a temporary file without a name, in which a sample's are together.
 

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import h5py
 import numpy as np
+from PIL import Image
 
 from ddhpc.data.packed import SPLITS, open_packed
+from ddhpc.data.packed.pictures import shown
 from ddhpc.errors import InputError
 from ddhpc.method.applying import Block, Decoded, Stored
 from ddhpc.method.trained import Trained
+from ddhpc.solver.map_picture import Picture
 from ddhpc.wording import by, plural
+
+if TYPE_CHECKING:
+    from ddhpc.data.sources.volume_frame import Frame
 
 
 class Source(ABC):
     """What one SOURCE holds: the ids of its inputs, their labels, and their images block by block."""
 
     ids: Sequence[str]
+    names: Sequence[str]
+    """Of the inputs as other files may be named after them: below the source, without endings."""
+    paths: Sequence[Path] = ()
+    """Of the inputs, where each has its own."""
     labels: np.ndarray
     """[S] int64, -1 where none are wanted."""
     left_out: Mapping[str, str]
@@ -31,6 +44,10 @@ class Source(ABC):
 
         There are no images where none of a block could be used.
         """
+
+    @abstractmethod
+    def whole(self, number: int) -> Picture | Frame:
+        """An image or the frame of a volume as the file of an input has it, before it was prepared."""
 
 
 class PackedSource(Source):
@@ -49,6 +66,7 @@ class PackedSource(Source):
             )
         self.ids = [f"{split}/{name}" for split in SPLITS for name in packed.ids(split)]
         known = np.concatenate([packed.labels[split] for split in SPLITS])
+        self.names = list(self.ids)
         self.labels = known if labels else np.full(len(known), -1)
         self.left_out = {}
 
@@ -63,6 +81,24 @@ class PackedSource(Source):
                 images = Stored(packed=self.packed, split=split, images=slice(start, stop))
                 yield list(range(first + start, first + stop)), images, []
             first += count
+
+    def whole(self, number: int) -> Picture | Frame:
+        """As it is packed, all that is left; see `Source`."""
+        shape = self.packed.image_shape
+        if len(shape) == 3:
+            from ddhpc.data.sources.preparation import Preparation
+            from ddhpc.data.sources.volume_frame import packed_frame
+
+            text = self.packed.preparation
+            known = Preparation.from_json(text, self.packed.path) if text else None
+            x, y, z = shape
+            return packed_frame((x, y, z), getattr(known, "spacing", None))
+        for split in SPLITS:
+            if number < self.packed.samples[split]:
+                break
+            number -= self.packed.samples[split]
+        pixels = np.rint(255 * shown(self.packed.sample(split, number))).astype(np.uint8)
+        return Picture(image=Image.fromarray(pixels), seen=(0, 0, shape[1], shape[0]))
 
 
 class FileSource(Source):
@@ -86,6 +122,7 @@ class FileSource(Source):
         listed = list_inputs([path], preparation, labels=labels, classes=trained.classes)
         self.ids = [each.id for each in listed.samples]
         self.paths = [each.path for each in listed.samples]
+        self.names = [_name(each, path, preparation.kind) for each in self.paths]
         self.left_out = listed.skipped
         index = {name: n for n, name in enumerate(trained.classes)}
         self.labels = np.array([index[each.label] if each.label is not None else -1 for each in listed.samples])
@@ -107,6 +144,29 @@ class FileSource(Source):
                 except UnusableFile as error:  # noqa: PERF203 - one file must not end the others
                     problems.append(str(error))
             yield usable, Decoded(pixels=pixels[: len(usable)]) if usable else None, problems
+
+    def whole(self, number: int) -> Picture | Frame:
+        """See `Source`."""
+        path, preparation = self.paths[number], self.preparation
+        if preparation.kind == "volumes":
+            from ddhpc.data.sources.volume import VolumePreparation
+            from ddhpc.data.sources.volume_frame import frame
+
+            return frame(path, cast(VolumePreparation, preparation))
+        from ddhpc.data.sources.image_decoding import ImagePreparation, picture, seen
+
+        target = cast(ImagePreparation, preparation)
+        image = picture(path, target)
+        return Picture(image=image, seen=seen(image.size, target))
+
+
+def _name(path: Path, source: Path, kind: str) -> str:
+    """Of an input below the source that lists it, without its ending; of one elsewhere that of its file."""
+    root = source if source.is_dir() and path != source else source.parent
+    inner = str(path.relative_to(root)) if path.is_relative_to(root) else path.name
+    if kind == "volumes":
+        return re.sub(r"\.nii(\.gz)?$", "", inner, flags=re.IGNORECASE)
+    return os.path.splitext(inner)[0]
 
 
 def list_sources(sources: Sequence[Path], trained: Trained, labels: bool) -> list[Source]:

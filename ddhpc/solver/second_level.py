@@ -78,8 +78,7 @@ def solve_again(run: Path, config: Coarse, directory: Path, place: Place) -> Non
         results.create(directory, layout)
         _copy_local(file, directory / results.PART, features)
         if model:
-            assert solution.network is not None
-            digest = keep_with_coarse(model, directory, config, features, solution.network)
+            digest = keep_with_coarse(model, directory, config, features, solution, labels["val"])
             outcome = replace(outcome, model_sha256=digest)
     results.finish(directory, outcome)
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from ddhpc.data.hdf5 import check_output, replace
 from ddhpc.errors import InputError
 from ddhpc.method.metrics import BINARY, accuracy, confusion, scores
-from ddhpc.method.solutions import Predictions
+from ddhpc.method.solutions import Mapped, Predictions
 from ddhpc.terminal import console
 from ddhpc.wording import percent, plural
 
@@ -36,11 +36,13 @@ def check_csv(path: Path, *, overwrite: bool) -> None:
 def write_csv(path: Path, found: Predictions) -> None:
     """Write a row for each input: id, decision, label where there are any, and the probability of each class.
 
-    Probabilities have as many digits as float32 has, so that a reader gets the same numbers. The file is whole or
+    With maps also the name of its map and the drop of each subdomain, that of the coarse image in a column of its own
+    name. Probabilities have as many digits as float32 has, so that a reader gets the same numbers. The file is whole or
     absent. InputError, naming --csv, where it cannot be written.
     """
     labelled = [] if found.labels is None else ["label"]
-    header = ["id", "decision", *labelled, *(f"probability_{name}" for name in found.classes)]
+    probabilities = [f"probability_{name}" for name in found.classes]
+    header = ["id", "decision", *labelled, *probabilities, *(_of_maps(found.maps) if found.maps else [])]
     part = _part(path)
     try:
         with part.open("w", encoding="utf-8", newline="") as file:
@@ -48,12 +50,19 @@ def write_csv(path: Path, found: Predictions) -> None:
             writer.writerow(header)
             for n, (name, row) in enumerate(zip(found.ids, found.decisions, strict=True)):
                 label = [] if found.labels is None else [found.classes[found.labels[n]]]
-                writer.writerow([name, found.classes[row.argmax()], *label, *map(str, row)])
+                mapped = [found.maps.files[n], *map(str, found.maps.drops[n])] if found.maps else []
+                writer.writerow([name, found.classes[row.argmax()], *label, *map(str, row), *mapped])
         replace(part, path)
     except OSError as error:
         raise InputError(f"--csv {path}: cannot be written: {error.strerror}; expected a disk with space") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _of_maps(maps: Mapped) -> list[str]:
+    """Columns of what maps show."""
+    names = [f"drop_{n}" for n in range(maps.drops.shape[1])]
+    return ["map", *names[:-1], "drop_coarse_image" if maps.coarse_image else names[-1]]
 
 
 def _part(path: Path) -> Path:

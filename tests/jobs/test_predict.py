@@ -1,9 +1,11 @@
 """What was trained, applied to files: the bits of the training, on any number of ranks, in any company."""
 
 import csv
+import json
 import os
 import re
 import shutil
+from dataclasses import replace
 
 import h5py
 import nibabel as nib
@@ -18,13 +20,15 @@ from ddhpc.data.sources.faces import FaceOptions, prepare_faces
 from ddhpc.data.sources.image_folders import ImageOptions, prepare_images
 from ddhpc.data.sources.volumes import VolumeOptions, prepare_volumes
 from ddhpc.errors import InputError
-from ddhpc.predict import Settings, predict
+from ddhpc.predict import Settings, check_maps, predict
 from ddhpc.process import Process
 from ddhpc.results.model import open_model
+from ddhpc.solver.maps import maps_wanted
 from ddhpc.tables.predictions import check_csv
 from tests.conftest import pack_small
 from tests.data.sources.packing import packed_by
 from tests.data.sources.test_dicom import write_series
+from tests.jobs.disks import disk
 from tests.jobs.starting import mpirun
 
 pytestmark = pytest.mark.slow
@@ -133,6 +137,8 @@ def check_same(found, expected, prefix):
 @pytest.mark.parametrize("kind", ["faces", "nifti", "dicom"])
 def test_files_get_the_decisions_that_the_training_stored(kind, tmp_path):
     check_files(trained(tmp_path, kind))
+    if kind == "nifti":
+        check_map_of_volume(tmp_path)
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -173,26 +179,143 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+def in_maps(cwd, folder, sources, **settings):
+    """In this process, with maps; what these show by id."""
+    wanted = maps_wanted(folder, cwd / "run", overwrite=settings.pop("overwrite", False))
+    _, found = asked(cwd, *sources, maps=wanted, **settings)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(found.maps.files)
+    paths = [folder / file for file in found.maps.files]
+    return dict(zip(found.ids, zip(paths, found.maps.drops, strict=True), strict=True))
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("ranks", [0, 2, 3])
-def test_any_number_of_ranks_writes_the_same_table(ranks, images, tmp_path):
+def test_any_number_of_ranks_writes_the_same_table_and_maps(ranks, images, tmp_path):
     (tmp_path / "files").symlink_to(images / "files")
     (tmp_path / "broken.png").write_bytes(b"no image")
-    done = mpirun(
-        ranks, "predict", images / "run", "broken.png", "files", "--csv", "out.csv", "--threads", 1, cwd=tmp_path
-    )
+    outputs = ["--csv", "out.csv", "--maps", "maps", "--threads", 1]
+    done = mpirun(ranks, "predict", images / "run", "broken.png", "files", *outputs, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "not used: broken.png: " in done.stdout
     assert "1 input could not be used" in done.stdout
     assert "45 inputs decided: " in done.stdout
     found, expected = rows(tmp_path / "out.csv"), stored(images)
-    assert list(found[0]) == ["id", "decision", "probability_bee", "probability_cat", "probability_dog"]
+    drops = ["drop_0", "drop_1", "drop_2", "drop_3", "drop_coarse_image"]
+    assert list(found[0]) == ["id", "decision", "probability_bee", "probability_cat", "probability_dog", "map", *drops]
     assert len(found) == 45
     assert [row["id"] for row in found] == sorted(row["id"] for row in found)
     for row in found:
         values = [np.float32(row[f"probability_{name}"]) for name in ("bee", "cat", "dog")]
         assert np.array_equal(values, expected[row["id"].removeprefix("files/")])
         assert row["decision"] == ("bee", "cat", "dog")[int(np.argmax(values))]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.png", "files", "out.csv"]
+    maps = in_maps(images, tmp_path / "alone", [images / "files"], memory=0)
+    assert len({path.read_bytes() for path, _ in maps.values()}) == 45
+    assert len(list((tmp_path / "maps").iterdir())) == 45
+    for row in found:
+        path, shown = maps[f"{images}/{row['id']}"]
+        assert row["map"] == path.name
+        assert (tmp_path / "maps" / row["map"]).read_bytes() == path.read_bytes()
+        assert np.array_equal([np.float32(row[name]) for name in drops], shown)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "broken.png", "files", "maps", "out.csv"]
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_maps_show_what_is_lost_without_a_subdomain(images, tmp_path):
+    """Computed with the CNN-DNN as one torch module, and the outputs for training images of the results file."""
+    found = in_maps(images, tmp_path / "maps", [images / "moved.h5"])
+    network = open_model(images / "run").cnn_dnn()
+    with h5py.File(images / "run/results.h5") as file:
+        local = [file["local/train/decision"][...], file["local/train/feature"][...]]
+    usual = torch.from_numpy(np.concatenate(local, axis=2).mean(axis=1))
+    with h5py.File(images / "moved.h5") as file, torch.inference_mode():
+        outputs = network.local_outputs(torch.from_numpy(file["test/image"][...]))
+        final = network.coarse(torch.cat(outputs, 1)).softmax(1)
+        decided = final.argmax(1, keepdim=True)
+        for n in range(5):
+            covered = [*outputs[:n], usual[n].expand_as(outputs[n]), *outputs[n + 1 :]]
+            lost = (final - network.coarse(torch.cat(covered, 1)).softmax(1)).gather(1, decided)[:, 0].numpy()
+            assert np.abs(lost).max() > 0.001
+            for name, expected in zip(file["test/id"].asstr()[...], lost, strict=True):
+                assert found[f"test/{name}"][1][n] == pytest.approx(expected, abs=1e-5)
+    path, _ = found["test/" + name]
+    assert path.name == f"test_{name.replace('/', '_')}_map.png"
+    with Image.open(path) as drawn:
+        assert drawn.width == 480, "23x20 pixels, each a square of 21"
+
+
+def check_map_of_volume(cwd):
+    path = cwd / "files/yes/3.nii.gz"
+    affine = nib.load(path).affine @ np.diag([-1, 1, 1, 1])  # another order, and another place
+    affine[:3, 3] = (5, 6, 7)
+    nib.save(nib.Nifti1Image(np.asarray(nib.load(path).dataobj)[::-1], affine), path.with_name("turned.nii.gz"))
+    both = [path, path.with_name("turned.nii.gz")]
+    (own, drops), (turned, same) = in_maps(cwd, cwd / "maps", both).values()
+    assert [own.name, turned.name] == ["3_map.nii.gz", "turned_map.nii.gz"]
+    assert np.array_equal(drops, same)
+    assert abs(drops).max() > 0.0001
+    found = np.asarray(nib.load(own).dataobj)
+    # 13 voxels of 1.5 mm are 12 of 1.6 mm, which are cut into 6 and 6, and run the other way in the file.
+    assert (found[7:] == drops[0]).all()
+    assert (found[:6] == drops[1]).all()
+    assert np.array_equal(nib.load(own).affine, nib.load(path).affine)
+    assert np.array_equal(nib.load(turned).dataobj, found[::-1])
+    assert np.array_equal(nib.load(turned).affine[:3, 3], (5, 6, 7))
+    packed, _ = next(iter(in_maps(cwd, cwd / "packed", [cwd / "moved.h5"]).values()))
+    assert np.allclose(nib.load(packed).affine, np.diag([1.6, 1.1, 2, 1]))
+    assert nib.load(packed).shape == (12, 10, 9)
+
+
+def refused(message, cwd, folder, *sources, overwrite=False, **settings):
+    """A line that says so, and nothing new or lost in the directory."""
+    before = {path: path.read_bytes() for path in folder.parent.rglob("*") if path.is_file()}
+    wanted = maps_wanted(folder, cwd / "run", overwrite=overwrite)
+    with pytest.raises(InputError, match=message) as said:
+        asked(cwd, *sources, maps=wanted, **settings)
+    assert "\n" not in str(said.value)
+    assert {path: path.read_bytes() for path in folder.parent.rglob("*") if path.is_file()} == before
+
+
+def test_maps_that_cannot_be_are_refused(images, coherent, small, tmp_path):
+    files = tmp_path / "files"
+    for name in ("a/b.png", "a_b.png"):
+        (files / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(images / "files/cat/1.png", files / name)
+    one = files / "a_b.png"
+    new = tmp_path / "maps"
+    refused(r"a/b.png and .*a_b.png both get a_b_map.png; expected inputs of other names", images, new, files)
+    refused("maps/x: there is no directory .*maps; create it first", images, new / "x", one)
+    refused("cat/1.png: is no directory; expected one", images, images / "files/cat/1.png", one)
+    long = files / f"{'x' * 249}.png"
+    shutil.copy(one, long)
+    refused("longer than 250 bytes; expected shorter names", images, new, long)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    refused("expected at least one file that fits", images, new, tmp_path / "broken.png")
+    assert not new.exists()
+    new.mkdir()
+    (new / "a_b_map.png").write_bytes(b"mine")
+    refused("a_b_map.png: exists; choose another name, or --overwrite", images, new, one)
+    in_maps(images, new, [one], overwrite=True)
+    again = shutil.copy(new / "a_b_map.png", files / "a_b.png")
+    shutil.copy(again, files / "a_b_map.png")
+    both = [one, files / "a_b_map.png"]
+    refused("a_b_map.png is an input; expected another directory", images, files, *both, overwrite=True)
+    refused("--maps with --coherent: a run does not keep", coherent, new, small, coherent=True)
+    with pytest.raises(InputError, match="model is a model alone; expected the run directory"):
+        maps_wanted(new, images / "run/model", overwrite=False)
+    alone = replace(open_model(images / "run").trained, coarse=None)
+    with pytest.raises(InputError, match="--maps: a single subdomain, the global CNN, decides alone"):
+        check_maps(Settings(maps=maps_wanted(new, images / "run", overwrite=False)), alone)
+
+
+@pytest.mark.parametrize("kind", ["full", "read-only"])
+def test_on_a_disk_that_takes_no_maps_none_is_left(kind, images, tmp_path):
+    with disk(kind, tmp_path / "disk") as failing:
+        (failing.path / "maps").mkdir()
+        failing.fail()
+        message = f"--maps .*maps: cannot be written: {failing.refusal}; expected a writable directory"
+        with pytest.raises(InputError, match=message):
+            in_maps(images, failing.path / "maps", [images / "files/cat"])
+        assert list((failing.path / "maps").iterdir()) == []
 
 
 def test_labels_tell_how_good_it_is(images, tmp_path):
@@ -238,6 +361,37 @@ def test_the_coherent_cnn_dnn_decides_where_asked_for(coherent, small):
     with h5py.File(coherent / "run/results.h5") as file:
         expected = file["coherent/test/decision"][...]
     assert np.array_equal(np.stack([found[f"test/test/{n}"] for n in range(len(expected))]), expected)
+
+
+@pytest.mark.parametrize("way", [{"coherent": False}, {"coherent": True}])
+def test_calibrated_probabilities_are_those_at_the_temperature_of_the_model(way, coherent, small, tmp_path):
+    """A power of the decision, made to sum to one."""
+    plain, _ = asked(coherent, small, **way)
+    (tmp_path / "run").mkdir()
+    folder = shutil.copytree(coherent / "run/model", tmp_path / "run/model")
+    description = json.loads((folder / "model.json").read_text())
+    temperatures = {"temperature": 2.5, "coherent_temperature": 0.4}
+    (folder / "model.json").write_text(json.dumps(description | temperatures))
+    given = Settings(calibrated=True, **way)
+    found = predict(open_model(folder), [small], Process(), "cpu", given)
+    expected = np.stack(list(plain.values())).astype(np.float64) ** (1 / (0.4 if way["coherent"] else 2.5))
+    assert found.decisions == pytest.approx(expected / expected.sum(1, keepdims=True), abs=1e-6)
+    assert found.decisions.dtype == np.float32
+    assert np.ptp(expected) > 0.01
+
+
+def test_the_model_keeps_the_temperature_of_the_results(coherent, images, small):
+    """Of the coherent run none is best on val, which is then refused."""
+    kept = {}
+    for cwd in (coherent, images):
+        with h5py.File(cwd / "run/results.h5") as file:
+            stored = file["fusion/dnn"].attrs["temperature"]
+        kept[cwd] = open_model(cwd / "run").trained.temperature
+        assert kept[cwd] == (None if np.isnan(stored) else stored)
+    for cwd in (cwd for cwd, temperature in kept.items() if temperature is None):
+        with pytest.raises(InputError, match="^--calibrated: the model keeps no temperature"):
+            asked(cwd, small, calibrated=True)
+    assert set(map(type, kept.values())) == {type(None), float}
 
 
 def test_without_a_coherent_one_it_is_refused(images):

@@ -3,37 +3,7 @@ import torch
 
 from ddhpc.config import Coarse
 from ddhpc.method import coarse
-from ddhpc.report.dependence import drops, examples
-
-
-def only_subdomain_one(local):
-    """Final decisions that are the local ones of subdomain 1."""
-    return local[1]
-
-
-def test_only_the_subdomain_that_is_listened_to_counts():
-    local = np.random.default_rng(0).dirichlet(np.ones(4), (3, 50)).astype(np.float32)
-    usual = local.mean(axis=1)
-    found = drops(only_subdomain_one, local, usual)
-    assert found.shape == (50, 3)
-    assert not found[:, [0, 2]].any()
-    decided = local[1].argmax(axis=1)
-    assert np.allclose(found[:, 1], local[1].max(axis=1) - usual[1][decided], atol=1e-6)
-
-
-def test_what_is_taken_apart_is_left_as_it_was():
-    local = np.random.default_rng(0).dirichlet(np.ones(3), (2, 5)).astype(np.float32)
-    before = local.copy()
-    drops(only_subdomain_one, local, local.mean(axis=1))
-    assert np.array_equal(local, before)
-
-
-def test_a_subdomain_that_says_what_it_usually_does_drove_nothing():
-    local = np.random.default_rng(0).dirichlet(np.ones(3), (4, 7)).astype(np.float32)
-    local[2] = (0.2, 0.5, 0.3)
-    found = drops(coarse.mean, local, local.mean(axis=1))
-    assert np.allclose(found[:, 2], 0, atol=1e-6)
-    assert np.abs(found[:, [0, 1, 3]]).max() > 0.01
+from ddhpc.report.dependence import examples
 
 
 def test_examples_are_of_all_kinds():

@@ -15,8 +15,8 @@ from PIL import Image
 from ddhpc.config import Config
 from ddhpc.errors import InputError
 from ddhpc.method import coarse
+from ddhpc.method.dependence import drops
 from ddhpc.method.metrics import scores
-from ddhpc.report.dependence import drops
 from ddhpc.report.page import write_report
 from ddhpc.results import stored_outputs
 from ddhpc.results.cost import check_baseline, critical_path

@@ -19,6 +19,8 @@ Mode = Literal["grey", "16-bit grey", "colour"]
 """uint8 with one channel, uint16 with one channel, uint8 with three channels."""
 Resize = Literal["crop", "stretch"]
 Filter = Literal["lanczos"]
+Box = tuple[float, float, float, float]
+"""Left, upper, right and lower edge in an upright image, in its pixels."""
 
 DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 GREY = ("1", "L", "LA", "La", *DEEP)
@@ -126,14 +128,36 @@ def decoded(path: Path, target: ImagePreparation) -> np.ndarray:
     with Image.open(path) as stored:
         _check_fits(stored, target)
         image = _convert(ImageOps.exif_transpose(stored), target.mode, target.white)
-    if target.resize == "crop":
-        image = ImageOps.fit(image, target.size[::-1], Image.Resampling.LANCZOS)
-    else:
-        image = image.resize(target.size[::-1], Image.Resampling.LANCZOS)
+    image = image.resize(target.size[::-1], Image.Resampling.LANCZOS, box=seen(image.size, target))
     array = np.asarray(image)
     if target.mode == "16-bit grey":
         array = np.rint(array).clip(0, target.white).astype(np.uint16)
     return array.transpose(2, 0, 1) if target.mode == "colour" else array[None]
+
+
+def seen(size: tuple[int, int], target: ImagePreparation) -> Box:
+    """The part of an upright image (width, height) that becomes the prepared one; that of `ImageOps.fit` for "crop".
+
+    Example:
+        >>> seen((40, 30), ImagePreparation(mode="grey", white=255, size=(8, 8), resize="crop"))
+        (5.0, 0.0, 35.0, 30.0)
+    """
+    width, height = map(float, size)
+    ratio = target.size[1] / target.size[0]
+    if target.resize == "stretch" or width / height == ratio:
+        return 0.0, 0.0, width, height
+    if width / height > ratio:
+        kept = ratio * height
+        return (width - kept) / 2, 0.0, (width - kept) / 2 + kept, height
+    kept = width / ratio
+    return 0.0, (height - kept) / 2, width, (height - kept) / 2 + kept
+
+
+def picture(path: Path, target: ImagePreparation) -> Image.Image:
+    """The whole image of a file upright, L or RGB, 8 bits a channel, to look at; raises as `decoded`."""
+    with Image.open(path) as stored:
+        _check_fits(stored, target)
+        return _convert(ImageOps.exif_transpose(stored), "colour" if target.mode == "colour" else "grey", target.white)
 
 
 def _check_fits(image: Image.Image, target: ImagePreparation) -> None:

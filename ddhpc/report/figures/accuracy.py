@@ -9,7 +9,9 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from ddhpc.report.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, SHARES, VERMILLION, ink, new_figure, shortened
+from ddhpc.colours import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION
+from ddhpc.report.figures.style import SHARES, ink, new_figure
+from ddhpc.wording import shortened
 
 WRITTEN_CLASSES = 12
 NAMED_CLASSES = 40

@@ -10,9 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ddhpc.colours import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
 from ddhpc.method.calibration import BINS, Reliability
 from ddhpc.method.diagnostics import Curve
-from ddhpc.report.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, new_figure
+from ddhpc.report.figures.style import new_figure
 
 LOOKS = tuple(
     zip((BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK), ("-", "--", "-.", "-", "--", "-.", ":"), strict=True)

@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
+from ddhpc.colours import BLUE, GREY, ORANGE, PALE, SKY, VERMILLION
 from ddhpc.method.decomposition import Window, windows
-from ddhpc.report.figures.style import BLUE, GREY, ORANGE, PALE, SHARES, SKY, VERMILLION, ink, new_figure
+from ddhpc.report.figures.style import SHARES, ink, new_figure
 
 WRITTEN_CELLS = 100
 """Subdomains of a layer up to which numbers are written into them."""

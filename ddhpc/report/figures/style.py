@@ -13,20 +13,6 @@ from matplotlib.figure import Figure
 
 WIDTH = 5.4
 """Inches; a phone shows it at about its own width, so that 9 points stay readable there."""
-LABEL_LENGTH = 20
-
-BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
-    "#000000",
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#F0E442",
-    "#0072B2",
-    "#D55E00",
-    "#CC79A7",
-)
-"""Okabe and Ito, Color Universal Design (2008), https://jfly.uni-koeln.de/color/."""
-GREY, PALE = "#767676", "#E8E8E8"
 SHARES = "cividis"
 """Colour map for shares, in order of lightness: Nunez, Anderton, Renslow, doi:10.1371/journal.pone.0199239."""
 
@@ -60,11 +46,6 @@ def drawing() -> Iterator[None]:
 def new_figure(height: float) -> Figure:
     """An empty figure of the report's width, `height` in inches."""
     return Figure(figsize=(WIDTH, height), layout="constrained")
-
-
-def shortened(name: str) -> str:
-    """A name that fits beside a figure."""
-    return name if len(name) <= LABEL_LENGTH else f"{name[: LABEL_LENGTH - 1]}…"
 
 
 def ink(colours: Colormap, share: float) -> str:

@@ -9,18 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
 
-from ddhpc.report.figures.style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILLION,
-    YELLOW,
-    new_figure,
-)
+from ddhpc.colours import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, YELLOW
+from ddhpc.report.figures.style import new_figure
 
 LOOKS: Mapping[str, Mapping[str, Any]] = {
     "startup": {"color": "#BBBBBB", "label": "start-up"},

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ddhpc.data.sources import image_decoding
 from ddhpc.data.sources.image_decoding import ImagePreparation, common_mode, endings, examine
@@ -40,6 +40,30 @@ def test_images_of_the_wanted_size_are_kept_as_they_are(array, resize):
     Image.fromarray(array).save(file, "PNG")
     found = pixels(file, "colour", array.shape[:2], resize)
     assert np.array_equal(found, array.transpose(2, 0, 1))
+
+
+@settings(max_examples=200)
+@given(
+    arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40))),
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+)
+def test_the_part_that_is_seen_is_what_pillow_fits(array, size):
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "PNG")
+    fitted = ImageOps.fit(Image.fromarray(array), size[::-1], Image.Resampling.LANCZOS)
+    assert np.array_equal(pixels(file, "grey", size, "crop")[0], fitted)
+
+
+def test_a_picture_is_the_whole_image_upright(tmp_path):
+    array = np.arange(6, dtype=np.uint16).reshape(2, 3) * 800
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn to the right
+    path = save(tmp_path / "x.png", Image.fromarray(array), exif=exif)
+    target = ImagePreparation(mode="16-bit grey", white=4095, size=(4, 4), resize="crop")
+    shown = image_decoding.picture(path, target)
+    assert shown.mode == "L"
+    assert np.array_equal(shown, np.rint(array[::-1].T / 4095 * 255))
+    assert image_decoding.seen(shown.size, target) == (0, 0.5, 2, 2.5)
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.pgm", "x.tif", "x.bmp", "x.gif", "x.jpg", "x.webp"])
