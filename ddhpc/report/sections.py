@@ -13,6 +13,7 @@ from ddhpc.report.dependence import dependence
 from ddhpc.report.figures import accuracy, domain, training
 from ddhpc.report.metrics import metrics
 from ddhpc.report.picture import Pictures
+from ddhpc.report.pooled import pooled
 from ddhpc.report.section import OLD, Asked, Section
 from ddhpc.results import has_coarse_image, names, patients
 from ddhpc.results.cost import critical_path, differences, machine
@@ -33,6 +34,7 @@ def sections(file: h5py.File, baseline: h5py.File | None, pictures: Pictures, as
         _decomposition(file, area, pictures),
         _fusions(file, baseline),
         *ablation(file, asked.ablation),
+        *pooled(asked.pool, asked.positive),
         *metrics(file, asked.positive),
         _local(file, area),
         _confusion(file),
