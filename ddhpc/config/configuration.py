@@ -19,9 +19,8 @@ from ddhpc.yaml_file import fits, plain_values, with_lists, with_tuples
 CODE = ("ddhpc_version", "git_commit")
 IDENTITY = ("data_digest", *CODE)
 """What stands beside the sections where a run keeps all that its results depend on, in `run.yaml`."""
-BEFORE: dict[str, dict[str, str]] = {
-    section: {"class_weight": "none", "sampling": "natural"} for section in ("local", "coarse")
-}
+NATURAL = {"class_weight": "none", "sampling": "natural"}
+BEFORE: dict[str, dict[str, Any]] = {"local": {**NATURAL, "validate_every": None}, "coarse": NATURAL}
 """Options that runs of older versions lack, and the values that say what those did."""
 
 

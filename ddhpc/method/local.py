@@ -16,6 +16,7 @@ from ddhpc.config import Local
 from ddhpc.method.augmentation import augment_geometry, augment_intensity
 from ddhpc.method.class_balance import drawn, weighted_loss
 from ddhpc.method.decomposition import extent
+from ddhpc.method.metrics import accuracy, cross_entropy
 from ddhpc.method.team import ALONE, Team
 from ddhpc.method.training import History, State, autocast, schedule, sgd
 from ddhpc.method.windows import Images, channels_last
@@ -31,9 +32,19 @@ On a CPU more than 32 gain little, and a single image costs as much as all of a 
 DECISION_PIXELS = 2**20
 """Pixels of a batch of decisions, so that the layers' outputs for volumes do not need more memory than training."""
 
-Step = Callable[[float, float, Callable[[], State]], None]
-"""Called after each step with the share of steps done, the accuracy of the last epoch (NaN in the first), and a
-function that gives all that the next step depends on."""
+Step = Callable[[float, History, Callable[[], State]], None]
+"""Called after each step with the share of steps done, the history of the epochs before, and a function that gives all
+that the next step depends on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """What a local CNN in training is looked at with."""
+
+    images: Images
+    """The windows of the val split."""
+    labels: np.ndarray
+    """[S] int64."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +62,8 @@ class LocalProblem:
     """The ranks that train together, on the same problem, each on its rows of every batch."""
     seed: int = 0
     """Of the run, for the draws of an epoch that are the same on all subdomains."""
+    validation: Validation | None = None
+    """None where nobody looks at it."""
 
     @property
     def members(self) -> Tensor:
@@ -141,6 +154,20 @@ class LocalTraining:
         self.step, self.seconds = 0, 0.0
         self.history.check_finite("local.learning_rate", self.problem.config.learning_rate)
 
+    def validate(self) -> None:
+        """Note loss and accuracy on val, where that is due after this epoch; draws no random numbers."""
+        problem, history, validation = self.problem, self.history, self.problem.validation
+        every, epochs = problem.config.validate_every, problem.config.epochs
+        if validation is None or every is None or (len(history) % every and len(history) < epochs):
+            return
+        decisions = local_outputs(self.cnn, validation.images, problem.config.precision, team=problem.team)
+        self.cnn.train()
+        weights = self.criterion.weights
+        history.val_loss[-1] = cross_entropy(
+            decisions, validation.labels, None if weights is None else weights.cpu().numpy()
+        )
+        history.val_accuracy[-1] = float(accuracy(decisions, validation.labels))
+
 
 def train_local(cnn: nn.Module, problem: LocalProblem, on_step: Step, saved: State | None = None) -> History:
     """Train a local CNN in place.
@@ -186,9 +213,9 @@ def train_local(cnn: nn.Module, problem: LocalProblem, on_step: Step, saved: Sta
             training.right += (logits.argmax(1) == target[batch]).sum()
             training.step += 1
             training.seconds = time.perf_counter() - started
-            done = (epoch + training.step / batches) / config.epochs
-            on_step(done, training.history.accuracy[-1] if epoch else float("nan"), training.state)
+            on_step((epoch + training.step / batches) / config.epochs, training.history, training.state)
         training.end_epoch()
+        training.validate()
     return training.history
 
 

@@ -31,17 +31,33 @@ class History:
     learning_rate: list[float] = field(default_factory=list)
     """Rate of the epoch's last step."""
     seconds: list[float] = field(default_factory=list)
+    """Of its steps, without validation."""
+    val_loss: list[float] = field(default_factory=list)
+    """Mean cross entropy on val after the epoch, classes weighted as in training; NaN where there was no validation."""
+    val_accuracy: list[float] = field(default_factory=list)
+    """Accuracy on val after the epoch; NaN likewise."""
+
+    def __post_init__(self) -> None:
+        for values in (self.val_loss, self.val_accuracy):  # which checkpoints of older versions lack
+            values += [float("nan")] * (len(self.loss) - len(values))
 
     def __len__(self) -> int:
         """Epochs."""
         return len(self.loss)
 
     def append(self, *, loss: float, accuracy: float, learning_rate: float, seconds: float) -> None:
-        """Add an epoch."""
+        """Add an epoch, without validation so far."""
         self.loss.append(loss)
         self.accuracy.append(accuracy)
         self.learning_rate.append(learning_rate)
         self.seconds.append(seconds)
+        self.val_loss.append(float("nan"))
+        self.val_accuracy.append(float("nan"))
+
+    def latest(self) -> tuple[float, float]:
+        """Accuracy of the last epoch on train, and of the last validation on val; NaN where there was none."""
+        seen = [share for share in self.val_accuracy if not np.isnan(share)]
+        return (self.accuracy or [float("nan")])[-1], (seen or [float("nan")])[-1]
 
     def check_finite(self, option: str, learning_rate: float) -> None:
         """InputError, naming the option of the learning rate, if the loss of the last epoch is not finite."""

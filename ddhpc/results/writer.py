@@ -18,7 +18,7 @@ from ddhpc.method.calibration import temperature
 from ddhpc.method.metrics import accuracy, confusion, margin, scores
 from ddhpc.method.solutions import CoarseSolution, CoherentSolution, LocalSolution
 from ddhpc.parallel.communicator import Communicator
-from ddhpc.results.format import CHECKSUMS, COHERENT, DEVICE_BYTES, DIGEST_BYTES, FINAL, FUSIONS, SCORED
+from ddhpc.results.format import CHECKSUMS, COHERENT, DEVICE_BYTES, DIGEST_BYTES, FINAL, FUSIONS, HISTORY, SCORED
 from ddhpc.results.model_directory import remove_replaced, take_place
 from ddhpc.results.reader import digest, patients, verify
 from ddhpc.results.run_directory import FILE, PART, file_system
@@ -60,7 +60,7 @@ def local_slabs(solutions: Sequence[LocalSolution], classes: int, rank: int, dev
         if outputs.shape[2] > classes:
             slabs[f"{split}/feature"] = np.ascontiguousarray(outputs[:, :, classes:])
         slabs[f"{split}/accuracy"] = stacked(each.accuracy[split] for each in solutions)
-    for name in ("loss", "accuracy", "learning_rate", "seconds"):
+    for name in HISTORY:
         slabs[f"history/{name}"] = stacked(getattr(each.history, name) for each in solutions)
     for name in ("seconds", "cpu_seconds", "path_seconds", "peak_memory_bytes"):
         slabs[name] = stacked(getattr(each.cost, name) for each in solutions)

@@ -8,13 +8,13 @@ from torch import nn
 
 from ddhpc.config import Local
 from ddhpc.errors import InputError
-from ddhpc.method.local import LocalProblem, LocalTraining, local_outputs, train_local
+from ddhpc.method.local import LocalProblem, LocalTraining, Validation, local_outputs, train_local
 from ddhpc.method.metrics import accuracy
 from ddhpc.method.training import schedule, sgd
 from ddhpc.method.windows import Images, hold
 from ddhpc.results import checkpoint
 
-SILENT = lambda fraction, accuracy, state: None  # noqa: E731
+SILENT = lambda fraction, history, state: None  # noqa: E731
 
 
 def images(pixels, core=None):
@@ -45,6 +45,12 @@ def small_cnn():
     )
 
 
+def unseen(samples=30):
+    """Images to validate with, of other noise."""
+    pixels, labels = stripes(samples, seed=1)
+    return Validation(images=images(pixels), labels=labels)
+
+
 @pytest.mark.parametrize("name", ["onecycle", "cosine"])
 def test_a_local_cnn_learns_what_its_window_shows(name):
     cnn = small_cnn()
@@ -60,7 +66,7 @@ def test_a_local_cnn_learns_what_its_window_shows(name):
     assert np.allclose(decisions.sum(axis=1), 1, atol=1e-5)
     assert accuracy(decisions, their_labels) > 0.95
     assert history.loss[-1] < history.loss[0] / 2
-    assert [len(values) for values in vars(history).values()] == [8] * 4
+    assert [len(values) for values in vars(history).values()] == [8] * 6
     assert history.learning_rate[-1] < 0.01 * Local().learning_rate
 
 
@@ -105,7 +111,7 @@ def test_progress_reports_every_step():
     train_local(
         small_cnn(),
         LocalProblem(images=images(pixels), labels=labels, config=Local(epochs=2, batch_size=25)),
-        lambda *step: seen.append(step[:2]),
+        lambda fraction, history, state: seen.append((fraction, history.latest()[0])),
     )
     assert [fraction for fraction, _ in seen] == pytest.approx(np.arange(1, 9) / 8)
     assert np.isnan(seen[3][1])
@@ -121,26 +127,63 @@ class Halt(Exception):
 def test_a_training_goes_on_from_any_step_with_the_same_bits(steps, name, tmp_path):
     """6 steps an epoch: the stops are within an epoch, at its end, and at the end of the last."""
     pixels, labels = stripes(48)
-    config = Local(epochs=3, batch_size=8, shift=1, flip=True, schedule=name)
+    config = Local(epochs=3, batch_size=8, shift=1, flip=True, schedule=name, validate_every=2)
+    problem = LocalProblem(images=images(pixels), labels=labels, config=config, validation=unseen())
 
-    def on_step(fraction, accuracy, state):
+    def on_step(fraction, history, state):
         if round(18 * fraction) == steps:
             checkpoint.save(tmp_path / "x.pt", state(), "r")
             raise Halt
 
     undisturbed = small_cnn()
-    expected = train_local(undisturbed, LocalProblem(images=images(pixels), labels=labels, config=config), SILENT)
+    expected = train_local(undisturbed, problem, SILENT)
     with pytest.raises(Halt):
-        train_local(small_cnn(), LocalProblem(images=images(pixels), labels=labels, config=config), on_step)
+        train_local(small_cnn(), problem, on_step)
     again = small_cnn()
     torch.manual_seed(77)
     saved, damaged = checkpoint.load(tmp_path / "x.pt", "r")
     assert damaged == []
-    found = train_local(again, LocalProblem(images=images(pixels), labels=labels, config=config), SILENT, saved)
+    found = train_local(again, problem, SILENT, saved)
     for ours, theirs in zip(again.state_dict().values(), undisturbed.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs)
-    for name in ("loss", "accuracy", "learning_rate"):
-        assert getattr(found, name) == getattr(expected, name)
+    for name in ("loss", "accuracy", "learning_rate", "val_loss", "val_accuracy"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name), equal_nan=True), name
+
+
+@pytest.mark.parametrize("way", [{}, {"class_weight": "balanced", "label_smoothing": 0.1}])
+def test_validation_gives_the_loss_on_val_and_leaves_the_bits_of_the_training(way):
+    """After epochs 3 and 5 of 5, for weights kept at their last steps: torch's own loss of the logits."""
+    pixels, labels = unequal(60)
+    config = Local(epochs=5, batch_size=20, shift=1, flip=True, **way)
+    found, kept, numbers = [], [], []
+
+    def on_step(fraction, history, state):
+        if round(15 * fraction) in (9, 15):
+            kept.append(deepcopy(state()["cnn"]))
+
+    for every, step in ((None, SILENT), (3, on_step)):
+        cnn = small_cnn().insert(2, nn.Dropout(0.2))
+        own = replace(config, validate_every=every)
+        problem = LocalProblem(images=images(pixels), labels=labels, config=own, validation=unseen())
+        found.append((train_local(cnn, problem, step), cnn.state_dict()))
+        numbers.append(torch.rand(3).tolist())
+    (without, its_weights), (history, weights) = found
+    assert numbers[0] == numbers[1]
+    assert (without.loss, without.accuracy) == (history.loss, history.accuracy)
+    assert all(torch.equal(values, its_weights[name]) for name, values in weights.items())
+    assert np.isnan(without.val_loss).all()
+    assert np.isnan(history.val_loss).tolist() == [True, True, False, True, False]
+    assert np.isnan(history.val_accuracy).tolist() == [True, True, False, True, False]
+    counts = np.bincount(labels)
+    weight = torch.tensor(60 / (2 * counts) if way else [1.0, 1.0], dtype=torch.float32)
+    for epoch, state in zip((2, 4), kept, strict=True):
+        cnn = small_cnn().insert(2, nn.Dropout(0.2)).eval()
+        cnn.load_state_dict(state)
+        pixels, target = stripes(30, seed=1)
+        logits = cnn((torch.tensor(pixels, dtype=torch.float32) - 100) / 50)
+        loss = nn.functional.cross_entropy(logits, torch.tensor(target), weight, reduction="sum") / 30
+        assert history.val_loss[epoch] == pytest.approx(loss.item(), rel=1e-5)
+        assert history.val_accuracy[epoch] == (logits.argmax(1).numpy() == target).mean()
 
 
 def test_a_diverging_training_says_what_to_change():
@@ -270,7 +313,7 @@ def test_balanced_draws_go_on_with_the_same_bits(steps, tmp_path):
     problem = LocalProblem(images=images(pixels), labels=labels, config=config, seed=5)
     kept = []
 
-    def halt(fraction, accuracy, state):
+    def halt(fraction, history, state):
         kept.append(0)
         if len(kept) == steps:
             checkpoint.save(tmp_path / "0.pt", state(), "run")
