@@ -32,6 +32,13 @@ def test_classes_are_not_evened_out_twice(section):
         SECTIONS[section](class_weight="sqrt", sampling="balanced")
 
 
+@pytest.mark.parametrize("option", [{"patience": 3}, {"keep": "best"}])
+def test_what_looks_at_val_needs_validation(option):
+    ((name, value),) = option.items()
+    with pytest.raises(InputError, match=f"^--local.{name} {value}: expected --local.validate_every with it, which is"):
+        Local(validate_every=None, **option)
+
+
 def test_unknown_recipe_names_those_there_are():
     with pytest.raises(InputError, match="--recipe nix: no such recipe; there are .*fashion_mnist"):
         recipe_path("nix")
@@ -64,6 +71,7 @@ def test_every_field_has_a_docstring(section):
         ("coarse", "dropout", 1.0, "below 1"),
         ("run", "seed", -1, "0 <= seed"),
         ("run", "threads", -1, "0 or more"),
+        ("local", "patience", 0, "at least 1 epoch, or null"),
     ],
 )
 def test_bad_values_name_the_option(section, field, value, message):

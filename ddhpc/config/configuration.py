@@ -20,7 +20,10 @@ CODE = ("ddhpc_version", "git_commit")
 IDENTITY = ("data_digest", *CODE)
 """What stands beside the sections where a run keeps all that its results depend on, in `run.yaml`."""
 NATURAL = {"class_weight": "none", "sampling": "natural"}
-BEFORE: dict[str, dict[str, Any]] = {"local": {**NATURAL, "validate_every": None}, "coarse": NATURAL}
+BEFORE: dict[str, dict[str, Any]] = {
+    "local": {**NATURAL, "validate_every": None, "keep": "last", "patience": None},
+    "coarse": NATURAL,
+}
 """Options that runs of older versions lack, and the values that say what those did."""
 
 

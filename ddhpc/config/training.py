@@ -64,6 +64,16 @@ class Local:
     overfitting can be seen. Where val is a sixth of train, each costs about a twentieth of an epoch; the training has
     the same bits with and without. null: never."""
 
+    keep: Literal["last", "best"] = "last"
+    """Weights that are kept of a local CNN: those after its last epoch, or after the one with the lowest loss on val of
+    those that were validated. Since every schedule ends at a rate of zero, the last epoch mostly is the best. What is
+    said of val is then slightly optimistic; test has no part in it."""
+
+    patience: int | None = None
+    """Epochs without a lower loss on val after which the training of a local CNN stops, noticed by its validations.
+    A schedule learns most at its end, when the rate falls, which a stop leaves out: take it to save time where local
+    CNNs overfit early, with keep best. null: never stops early."""
+
     def __post_init__(self) -> None:
         check_balance("local", self.class_weight, self.sampling)
         require(self.epochs >= 1, "local.epochs", self.epochs, "at least 1")
@@ -78,6 +88,12 @@ class Local:
         require(0 <= self.intensity < 1, "local.intensity", self.intensity, "a share from 0 to below 1")
         every = self.validate_every
         require(every is None or every >= 1, "local.validate_every", every, "at least 1 epoch, or null")
+        require(
+            self.patience is None or self.patience >= 1, "local.patience", self.patience, "at least 1 epoch, or null"
+        )
+        needs = "--local.validate_every with it, which is null"
+        require(every is not None or self.patience is None, "local.patience", self.patience, needs)
+        require(every is not None or self.keep == "last", "local.keep", self.keep, needs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +159,8 @@ class Coarse:
 
 @dataclass(frozen=True, kw_only=True)
 class Coherent:
-    """Training of all local CNNs and a coarse DNN end to end, as one network; otherwise as in section local."""
+    """Training of all local CNNs and a coarse DNN end to end, as one network; otherwise as in section local, but it is
+    not validated and keeps its last epoch."""
 
     start: Literal["none", "scratch", "transfer"] = "none"
     """none leaves it out; scratch starts as the local CNNs start, transfer where they and the coarse DNN ended."""

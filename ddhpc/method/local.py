@@ -106,13 +106,15 @@ class LocalTraining:
         """That this epoch took so far."""
         self.learning_rate = 0.0
         """Of the last step."""
+        self.best: State = {}
+        """State dictionary of the CNN after the best epoch so far, in main memory; empty unless it is to be kept."""
 
     def state(self) -> State:
         """All of it, and the random numbers of this process, as `checkpoint.save` takes it; collective in a team."""
         team = self.problem.team
         return {
             **{name: getattr(self, name).state_dict() for name in ("cnn", "optimizer", "rate")},
-            **{name: getattr(self, name) for name in ("order", "step", "seconds", "learning_rate")},
+            **{name: getattr(self, name) for name in ("order", "step", "seconds", "learning_rate", "best")},
             **{name: team.gathered(getattr(self, name)) for name in ("loss", "right")},
             "history": self.history.state(),
             "random": torch.get_rng_state(),
@@ -129,6 +131,7 @@ class LocalTraining:
         for name in ("step", "seconds", "learning_rate"):
             setattr(self, name, state[name])
         self.history = History(**state["history"])
+        self.best = state.get("best", {})  # which checkpoints of older versions lack
         torch.set_rng_state(state["random"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["random_gpu"], self.device)
@@ -154,12 +157,16 @@ class LocalTraining:
         self.step, self.seconds = 0, 0.0
         self.history.check_finite("local.learning_rate", self.problem.config.learning_rate)
 
-    def validate(self) -> None:
-        """Note loss and accuracy on val, where that is due after this epoch; draws no random numbers."""
+    def validate(self) -> bool:
+        """Note loss and accuracy on val, where that is due after this epoch; draws no random numbers.
+
+        Returns:
+            Whether the training stops here, since the loss on val has not fallen for `local.patience` epochs.
+        """
         problem, history, validation = self.problem, self.history, self.problem.validation
         every, epochs = problem.config.validate_every, problem.config.epochs
         if validation is None or every is None or (len(history) % every and len(history) < epochs):
-            return
+            return False
         decisions = local_outputs(self.cnn, validation.images, problem.config.precision, team=problem.team)
         self.cnn.train()
         weights = self.criterion.weights
@@ -167,10 +174,14 @@ class LocalTraining:
             decisions, validation.labels, None if weights is None else weights.cpu().numpy()
         )
         history.val_accuracy[-1] = float(accuracy(decisions, validation.labels))
+        if problem.config.keep == "best" and history.best == len(history):
+            self.best = {name: values.cpu().clone() for name, values in self.cnn.state_dict().items()}
+        patience = problem.config.patience
+        return patience is not None and len(history) - history.best >= patience
 
 
 def train_local(cnn: nn.Module, problem: LocalProblem, on_step: Step, saved: State | None = None) -> History:
-    """Train a local CNN in place.
+    """Train a local CNN in place, to its last epoch or until its patience ends.
 
     Args:
         cnn: network from [B, C, *window] to [B, K] logits, on the device of the images.
@@ -215,7 +226,10 @@ def train_local(cnn: nn.Module, problem: LocalProblem, on_step: Step, saved: Sta
             training.seconds = time.perf_counter() - started
             on_step((epoch + training.step / batches) / config.epochs, training.history, training.state)
         training.end_epoch()
-        training.validate()
+        if training.validate():
+            break
+    if training.best:
+        cnn.load_state_dict(training.best)
     return training.history
 
 

@@ -54,6 +54,12 @@ class History:
         self.val_loss.append(float("nan"))
         self.val_accuracy.append(float("nan"))
 
+    @property
+    def best(self) -> int:
+        """The first epoch with the lowest loss on val, counted from 1; 0 where no such loss is known."""
+        known = [loss for loss in self.val_loss if np.isfinite(loss)]
+        return self.val_loss.index(min(known)) + 1 if known else 0
+
     def latest(self) -> tuple[float, float]:
         """Accuracy of the last epoch on train, and of the last validation on val; NaN where there was none."""
         seen = [share for share in self.val_accuracy if not np.isnan(share)]

@@ -8,6 +8,7 @@ import numpy as np
 from ddhpc.report.figures import training
 from ddhpc.report.section import Section
 from ddhpc.results.cost import critical_path
+from ddhpc.tables.run import stopping
 from ddhpc.wording import duration, percent
 
 HEAD = ("subdomain", "loss, first epoch", "last epoch", "accuracy on train, first epoch", "last epoch", "epochs took")
@@ -28,7 +29,8 @@ def curves(file: h5py.File) -> Section:
         name="curves",
         title="How the local CNNs learned",
         caption=f"On the training images, in the steps as they were made{dashed * validated}. Marked is the local CNN "
-        "that took longest, which the coarse problem waits for.",
+        "that took longest, which the coarse problem waits for."
+        + "".join(f" {line[0].upper()}{line[1:]}." for line in stopping(file)),
         figure=training.curves(history, slowest),
         alt=f"Loss and accuracy of {subdomains} local CNNs on train{' and val' * validated} over {epochs} epochs",
         head=(*HEAD, *(VAL_HEAD if validated else ())),

@@ -236,6 +236,7 @@ def _create_histories(file: h5py.File, layout: Layout) -> None:
             _dataset(history, name, shape, np.float64, LOCAL_UNITS[f"history/{name}"], [*scales, epoch])
         history["accuracy"].attrs["description"] = "on the training images, in the steps as they were made"
         _plot(history, "loss", ["../../subdomain", "epoch"] if scales else ["epoch"])
+    file["local/history"].attrs["description"] = "NaN from where a training stopped early, see local.patience"
     for name in ("val_loss", "val_accuracy"):
         validated = file[f"local/history/{name}"]
         validated[...] = np.nan

@@ -47,8 +47,13 @@ class Timing:
     jobs: int
 
 
-def local_slabs(solutions: Sequence[LocalSolution], classes: int, rank: int, device: str) -> dict[str, np.ndarray]:
-    """What /local holds of the subdomains of a rank: by dataset, [n, ...] for n solutions."""
+def local_slabs(
+    solutions: Sequence[LocalSolution], classes: int, epochs: int, rank: int, device: str
+) -> dict[str, np.ndarray]:
+    """What /local holds of the subdomains of a rank: by dataset, [n, ...] for n solutions.
+
+    The history of a training that stopped early goes on with NaN.
+    """
 
     def stacked(values: Iterable[Any]) -> np.ndarray:
         return np.stack([np.asarray(value) for value in values])
@@ -61,7 +66,8 @@ def local_slabs(solutions: Sequence[LocalSolution], classes: int, rank: int, dev
             slabs[f"{split}/feature"] = np.ascontiguousarray(outputs[:, :, classes:])
         slabs[f"{split}/accuracy"] = stacked(each.accuracy[split] for each in solutions)
     for name in HISTORY:
-        slabs[f"history/{name}"] = stacked(getattr(each.history, name) for each in solutions)
+        known = [getattr(each.history, name) for each in solutions]
+        slabs[f"history/{name}"] = stacked(values + [float("nan")] * (epochs - len(values)) for values in known)
     for name in ("seconds", "cpu_seconds", "path_seconds", "peak_memory_bytes"):
         slabs[name] = stacked(getattr(each.cost, name) for each in solutions)
     slabs["parameters"] = stacked(each.parameters for each in solutions)

@@ -191,6 +191,11 @@ class SubdomainTraining:
             )
             history = train_local(cnn, local, self.on_step, self.saved)
             self.tell(history)
+            if len(history) < config.epochs:
+                logs.log.info(
+                    "subdomain %d: stopped after epoch %d of %d, its loss on val was lowest after epoch %d",
+                    *(self.subdomain, len(history), config.epochs, history.best),
+                )
             self.saved, self.told = None, 0
             if len(fit.decides):
                 self.decided[fit.decides] = self.outputs(cnn, "train")[fit.decides]

@@ -84,7 +84,8 @@ def shares(problem: Problem, ranks: int) -> list[RankPlan]:
     for n in set(alike.values()):
         cnn = problem.local_cnn(n)
         batch = (2, problem.packed.channels, *problem.extent(n))
-        weights = STATES * sum(p.numel() * p.element_size() for p in cnn.parameters())
+        copies = STATES + (problem.config.local.keep == "best")
+        weights = copies * sum(p.numel() * p.element_size() for p in cnn.parameters())
         memory[n] = weights + 2 * activation_bytes(cnn, batch) * problem.config.local.batch_size // 2
     held_at_once = max if problem.config.coherent.start == "none" else sum
     planned = []

@@ -45,10 +45,10 @@ def small_cnn():
     )
 
 
-def unseen(samples=30):
-    """Images to validate with, of other noise."""
+def unseen(samples=30, swapped=False):
+    """Images to validate with, of other noise; with the other label each, a CNN in training gets worse."""
     pixels, labels = stripes(samples, seed=1)
-    return Validation(images=images(pixels), labels=labels)
+    return Validation(images=images(pixels), labels=1 - labels if swapped else labels)
 
 
 @pytest.mark.parametrize("name", ["onecycle", "cosine"])
@@ -125,10 +125,10 @@ class Halt(Exception):
 @pytest.mark.parametrize("steps", [1, 5, 6, 8, 17, 18])
 @pytest.mark.parametrize("name", ["onecycle", "cosine"])
 def test_a_training_goes_on_from_any_step_with_the_same_bits(steps, name, tmp_path):
-    """6 steps an epoch: the stops are within an epoch, at its end, and at the end of the last."""
+    """6 steps an epoch: the stops are within an epoch, at its end, and at the end of the last. Epoch 1 is the best."""
     pixels, labels = stripes(48)
-    config = Local(epochs=3, batch_size=8, shift=1, flip=True, schedule=name, validate_every=2)
-    problem = LocalProblem(images=images(pixels), labels=labels, config=config, validation=unseen())
+    config = Local(epochs=3, batch_size=8, shift=1, flip=True, schedule=name, validate_every=1, keep="best")
+    problem = LocalProblem(images=images(pixels), labels=labels, config=config, validation=unseen(swapped=True))
 
     def on_step(fraction, history, state):
         if round(18 * fraction) == steps:
@@ -144,6 +144,7 @@ def test_a_training_goes_on_from_any_step_with_the_same_bits(steps, name, tmp_pa
     saved, damaged = checkpoint.load(tmp_path / "x.pt", "r")
     assert damaged == []
     found = train_local(again, problem, SILENT, saved)
+    assert expected.best == 1
     for ours, theirs in zip(again.state_dict().values(), undisturbed.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs)
     for name in ("loss", "accuracy", "learning_rate", "val_loss", "val_accuracy"):
@@ -184,6 +185,47 @@ def test_validation_gives_the_loss_on_val_and_leaves_the_bits_of_the_training(wa
         loss = nn.functional.cross_entropy(logits, torch.tensor(target), weight, reduction="sum") / 30
         assert history.val_loss[epoch] == pytest.approx(loss.item(), rel=1e-5)
         assert history.val_accuracy[epoch] == (logits.argmax(1).numpy() == target).mean()
+
+
+@pytest.mark.parametrize(
+    ("options", "epochs", "kept"),
+    [
+        ({"keep": "last"}, 12, 12),
+        ({"keep": "best"}, 12, 4),
+        ({"keep": "best", "patience": 3}, 7, 4),
+        ({"keep": "last", "patience": 3}, 7, 7),
+        ({"keep": "best", "patience": 8, "validate_every": 3}, 12, 3),
+        ({"keep": "best", "patience": 2, "validate_every": 3}, 6, 3),
+    ],
+)
+def test_the_epoch_with_the_lowest_loss_on_val_is_kept(options, epochs, kept):
+    """By hand: of images that show nothing a CNN learns the share of the classes, 9 to 1, and of val it is 7 to 3.
+
+    On its way it passes that: the loss on val falls and then rises.
+    """
+    grey = np.full((10, 1, 8, 8), 100, np.uint8)
+    labels, seen = np.repeat([0, 1], [9, 1]), np.repeat([0, 1], [7, 3])
+    config = replace(
+        Local(epochs=12, batch_size=10, learning_rate=0.35, schedule="cosine", momentum=0.0, weight_decay=0.0),
+        **{"validate_every": 1, **options},
+    )
+    cnn = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    nn.init.zeros_(cnn[1].bias)
+    bias, expected, losses = np.zeros(2), [], []
+    for epoch in range(12):
+        share = np.exp(bias) / np.exp(bias).sum()
+        bias = bias - 0.175 * (1 + np.cos(np.pi * epoch / 12)) * (share - (0.9, 0.1))
+        expected.append(bias)
+        losses.append(-np.dot((0.7, 0.3), bias - np.log(np.exp(bias).sum())))
+    assert np.argmin(losses) + 1 == 4
+    validation = Validation(images=images(grey), labels=seen)
+    history = train_local(
+        cnn, LocalProblem(images=images(grey), labels=labels, config=config, validation=validation), SILENT
+    )
+    assert len(history) == epochs
+    assert cnn[1].bias.detach().numpy() == pytest.approx(expected[kept - 1], rel=1e-4)
+    every = config.validate_every
+    assert history.val_loss[every - 1 :: every] == pytest.approx(losses[every - 1 : epochs : every], rel=1e-5)
 
 
 def test_a_diverging_training_says_what_to_change():

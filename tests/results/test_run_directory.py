@@ -6,7 +6,7 @@ import h5py
 import pytest
 import yaml
 
-from ddhpc.config import Coarse, Config, Local
+from ddhpc.config import BEFORE, Coarse, Config, Local
 from ddhpc.errors import InputError
 from ddhpc.results import begin, check_own, checkpoint, differences, fingerprint, identity, run_directory
 
@@ -48,7 +48,7 @@ def without(found, *options):
 
 
 def test_a_run_of_before_class_weights_goes_on_where_they_are_none(tmp_path):
-    older = without(identity(NATURAL, "a" * 64), "class_weight", "sampling", "validate_every")
+    older = without(identity(NATURAL, "a" * 64), *BEFORE["local"])
     assert "class_weight" not in older["local"]
     started(tmp_path / "run", older)
     started(tmp_path / "run", identity(NATURAL, "a" * 64))
