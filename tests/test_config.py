@@ -72,6 +72,8 @@ def test_every_field_has_a_docstring(section):
         ("run", "seed", -1, "0 <= seed"),
         ("run", "threads", -1, "0 or more"),
         ("local", "patience", 0, "at least 1 epoch, or null"),
+        ("local", "warmup", 1.0, "auto or a share from 0 to below 1"),
+        ("local", "clip", 0.0, "a norm above 0, or null"),
     ],
 )
 def test_bad_values_name_the_option(section, field, value, message):

@@ -21,7 +21,11 @@ IDENTITY = ("data_digest", *CODE)
 """What stands beside the sections where a run keeps all that its results depend on, in `run.yaml`."""
 NATURAL = {"class_weight": "none", "sampling": "natural"}
 BEFORE: dict[str, dict[str, Any]] = {
-    "local": {**NATURAL, "validate_every": None, "keep": "last", "patience": None},
+    "local": {
+        **NATURAL,
+        **{"validate_every": None, "keep": "last", "patience": None},
+        **{"optimizer": "sgd", "warmup": "auto", "clip": None},
+    },
     "coarse": NATURAL,
 }
 """Options that runs of older versions lack, and the values that say what those did."""

@@ -18,7 +18,7 @@ from ddhpc.method.class_balance import drawn, weighted_loss
 from ddhpc.method.decomposition import extent
 from ddhpc.method.metrics import accuracy, cross_entropy
 from ddhpc.method.team import ALONE, Team
-from ddhpc.method.training import History, State, autocast, schedule, sgd
+from ddhpc.method.training import History, State, autocast, new_optimizer, schedule, update
 from ddhpc.method.windows import Images, channels_last
 from ddhpc.models.features import with_features
 
@@ -87,7 +87,7 @@ class LocalTraining:
     def __init__(self, cnn: nn.Module, problem: LocalProblem) -> None:
         self.problem, self.cnn, self.device = problem, cnn, problem.images.mean.device
         self.model = problem.team.parallel(cnn)
-        self.optimizer = sgd(cnn, problem.config)
+        self.optimizer = new_optimizer(cnn, problem.config)
         self.rate = schedule(self.optimizer, problem.config, problem.config.epochs * problem.batches)
         labels, config = problem.labels[problem.members.numpy()], problem.config
         classes = int(problem.labels.max()) + 1
@@ -155,7 +155,7 @@ class LocalTraining:
             seconds=self.seconds,
         )
         self.step, self.seconds = 0, 0.0
-        self.history.check_finite("local.learning_rate", self.problem.config.learning_rate)
+        self.history.check_finite("local.learning_rate", self.problem.config.rate)
 
     def validate(self) -> bool:
         """Note loss and accuracy on val, where that is due after this epoch; draws no random numbers.
@@ -217,7 +217,7 @@ def train_local(cnn: nn.Module, problem: LocalProblem, on_step: Step, saved: Sta
                 loss = loss * (len(batch) * team.size / batch_size)
             training.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            training.optimizer.step()
+            update(cnn, training.optimizer, config.clip)
             training.learning_rate = float(training.rate.get_last_lr()[0])
             training.rate.step()
             training.loss += loss.detach()

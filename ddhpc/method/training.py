@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
+from math import cos, pi
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from torch import nn
 
 from ddhpc.config import Local
 from ddhpc.errors import InputError
-from ddhpc.method.optimizers import SGD
+from ddhpc.method.optimizers import SGD, AdamW
 
-WARM_UP = 0.25
+WARM_UP = {"onecycle": 0.25, "cosine": 0.0}
+"""Share of the steps by schedule, unless one is given."""
 
 State = dict[str, Any]
 """What a checkpoint holds: tensors, numbers, strings, and lists and dictionaries of them."""
@@ -87,11 +89,13 @@ def autocast(precision: str, device: str) -> AbstractContextManager[object]:
     )
 
 
-def sgd(network: nn.Module, config: Local) -> torch.optim.Optimizer:
+def new_optimizer(network: nn.Module, config: Local) -> torch.optim.Optimizer:
     """The optimizer of a network's weights."""
+    if config.optimizer == "adamw":
+        return AdamW(network.parameters(), lr=config.rate, weight_decay=config.weight_decay, fused=True)
     return SGD(
         network.parameters(),
-        lr=config.learning_rate,
+        lr=config.rate,
         momentum=config.momentum,
         nesterov=config.momentum > 0,
         weight_decay=config.weight_decay,
@@ -99,13 +103,30 @@ def sgd(network: nn.Module, config: Local) -> torch.optim.Optimizer:
     )
 
 
+def update(network: nn.Module, optimizer: torch.optim.Optimizer, clip: float | None) -> None:
+    """Change the weights of a network by its gradient, of which `clip` is the largest norm, see `config.Local`."""
+    if clip is not None:
+        nn.utils.clip_grad_norm_(network.parameters(), clip)
+    optimizer.step()
+
+
 def schedule(optimizer: torch.optim.Optimizer, config: Local, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
     """Learning rate over all `steps`: one-cycle (Smith and Topin, arXiv:1708.07120) or cosine (arXiv:1608.03983).
 
-    Few steps, of which no quarter is a whole warm-up step, take the cosine.
+    Where a warm-up is no whole step, there is none, and one-cycle is the cosine.
     """
-    if config.schedule == "cosine" or WARM_UP * steps <= 1:
+    share = WARM_UP[config.schedule] if config.warmup == "auto" else config.warmup
+    if share * steps <= 1:
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=steps, pct_start=WARM_UP, cycle_momentum=False
-    )
+    if config.schedule == "onecycle":
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, config.rate, total_steps=steps, pct_start=share, cycle_momentum=False
+        )
+    rising = int(share * steps)
+
+    def factor(step: int) -> float:
+        if step < rising:
+            return (step + 1) / (rising + 1)
+        return (1 + cos(pi * (step - rising) / (steps - rising))) / 2
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

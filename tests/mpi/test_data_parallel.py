@@ -77,7 +77,11 @@ def trained(team, network="resnet", dropout=0.0, **options):
 
 @pytest.mark.parametrize(
     ("network", "options"),
-    [("resnet", {}), ("vgg", {}), ("resnet", {"class_weight": "balanced"}), ("resnet", {"sampling": "balanced"})],
+    [
+        *(("resnet", {}), ("vgg", {}), ("resnet", {"class_weight": "balanced"}), ("resnet", {"sampling": "balanced"})),
+        ("resnet", {"clip": 0.3, "warmup": 0.3, "schedule": "cosine"}),
+        ("resnet", {"optimizer": "adamw"}),
+    ],
 )
 def test_losses_weights_and_decisions_are_those_of_one_rank(network, options, team):
     (history, weights, decisions), (expected, its_weights, its_decisions) = (
