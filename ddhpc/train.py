@@ -160,8 +160,8 @@ def write_and_gather(job: Job, owners: Communicator, solutions: Mapping[int, Loc
     logs.log.info("all subdomains are finished; writing and gathering what they give")
     solved, subdomains = list(solutions.values()), job.problem.subdomains
     mine = range(min(solutions), max(solutions) + 1)
-    classes = len(job.problem.packed.classes)
-    slabs = results.local_slabs(solved, classes, rank, job.place.device_name)
+    classes, epochs = len(job.problem.packed.classes), job.problem.config.local.epochs
+    slabs = results.local_slabs(solved, classes, epochs, rank, job.place.device_name)
     with job.stopwatch("write"):
         results.write_local(job.directory, owners, mine, subdomains, slabs)
     with job.stopwatch("gather"):

@@ -19,9 +19,15 @@ from ddhpc.yaml_file import fits, plain_values, with_lists, with_tuples
 CODE = ("ddhpc_version", "git_commit")
 IDENTITY = ("data_digest", *CODE)
 """What stands beside the sections where a run keeps all that its results depend on, in `run.yaml`."""
-BEFORE: dict[str, dict[str, str | None]] = {
+NATURAL = {"class_weight": "none", "sampling": "natural"}
+BEFORE: dict[str, dict[str, Any]] = {
     "data": {"fold": None},
-    **{section: {"class_weight": "none", "sampling": "natural"} for section in ("local", "coarse")},
+    "local": {
+        **NATURAL,
+        **{"validate_every": None, "keep": "last", "patience": None},
+        **{"optimizer": "sgd", "warmup": "auto", "clip": None},
+    },
+    "coarse": NATURAL,
 }
 """Options that runs of older versions lack, and the values that say what those did."""
 
