@@ -13,7 +13,7 @@ import pydicom
 from pydicom.multival import MultiValue
 from pydicom.pixels.processing import apply_modality_lut
 
-from ddhpc.data.sources.resampling import SHEAR_VOXELS, Volume, oriented
+from ddhpc.data.sources.resampling import SHEAR_VOXELS, Shape, Volume, oriented
 
 TOLERANCE = 0.1
 """Share of the usual distance by which that of two neighbouring slices may differ."""
@@ -44,21 +44,34 @@ def read_series(directory: Path) -> Volume:
     Files of other kinds are passed over. Raises ValueError for anything but one complete series of at least two
     evenly spaced slices of one number a pixel, and whatever pydicom raises for damaged files.
     """
-    entries = [path for path in sorted(directory.iterdir()) if not path.name.startswith(".")]
-    if broken := next((path for path in entries if path.is_symlink() and not path.exists()), None):
-        raise ValueError(f"{broken.name} is a broken link, expected the slice that it stands for")
-    paths = [path for path in entries if path.is_file()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's remarks on values that are odd but readable
-        slices = [pydicom.dcmread(path) for path in paths if is_dicom(path)]
-        _check(slices)
-        ordered, affine = _in_order(slices)
+        ordered, affine = _in_order(_slices(directory))
         rows, columns = ordered[0].Rows, ordered[0].Columns
         voxels = np.empty((columns, rows, len(ordered)), np.float32)
         for z, dataset in enumerate(ordered):
             voxels[:, :, z] = apply_modality_lut(dataset.pixel_array, dataset).T
     volume = oriented(voxels, affine)
     return replace(volume, patient=str(ordered[0].get("PatientID") or "").strip())
+
+
+def read_geometry(directory: Path) -> tuple[Shape, np.ndarray]:
+    """Voxels [column, row, slice] of a series and their affine [4, 4] to RAS+ mm; raises as `read_series`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ordered, affine = _in_order(_slices(directory, stop_before_pixels=True))
+    return (ordered[0].Columns, ordered[0].Rows, len(ordered)), affine
+
+
+def _slices(directory: Path, *, stop_before_pixels: bool = False) -> Sequence[pydicom.Dataset]:
+    """The files of a series, checked."""
+    entries = [path for path in sorted(directory.iterdir()) if not path.name.startswith(".")]
+    if broken := next((path for path in entries if path.is_symlink() and not path.exists()), None):
+        raise ValueError(f"{broken.name} is a broken link, expected the slice that it stands for")
+    paths = [path for path in entries if path.is_file() and is_dicom(path)]
+    slices = [pydicom.dcmread(path, stop_before_pixels=stop_before_pixels) for path in paths]
+    _check(slices)
+    return slices
 
 
 def _check(slices: Sequence[pydicom.Dataset]) -> None:

@@ -15,12 +15,17 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.imageglobals import logger
 
-from ddhpc.data.sources.resampling import Volume, oriented
+from ddhpc.data.sources.resampling import Shape, Volume, oriented
 
 ENDINGS = (".nii", ".nii.gz")
 GZIP_MAGIC = b"\x1f\x8b"
-HEADER_SIZES = {348: nibabel.Nifti1Image, 540: nibabel.Nifti2Image}
+IMAGES = {348: nibabel.Nifti1Image, 540: nibabel.Nifti2Image}
 MILLIMETRES = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
+GEOMETRY = (
+    *("pixdim", "xyzt_units", "qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y"),
+    *("qoffset_z", "sform_code", "srow_x", "srow_y", "srow_z"),
+)
+"""Fields of a header that tell where its voxels are."""
 NO_UNIT = "no unit of length in the header, taken as mm"
 NO_ORIENTATION = "no orientation in the header, taken as LAS"
 
@@ -38,11 +43,7 @@ def read_nifti(path: Path) -> Volume:
     kind = image.get_data_dtype()
     if kind.names or kind.kind == "c":
         raise ValueError(f"{'RGB' if kind.names else 'complex'} voxels, expected one number each")
-    shape = image.shape
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) != 3:
-        raise ValueError(f"{len(shape)}D of shape {'x'.join(map(str, shape))}, expected one 3D volume")
+    shape = _shape(image)
     spacing = header["pixdim"][1:4]
     if not (np.isfinite(spacing) & (spacing != 0)).all():
         raise ValueError(f"voxel spacing {' x '.join(f'{size:g}' for size in spacing)} mm, expected positive numbers")
@@ -51,6 +52,30 @@ def read_nifti(path: Path) -> Volume:
     scaled = (stored.slope, stored.inter) != (1, 0)
     voxels = np.asarray(stored, np.float32) if scaled else np.asanyarray(stored)
     return replace(oriented(voxels.reshape(shape), affine), remarks=remarks)
+
+
+def read_geometry(path: Path) -> tuple[Shape, np.ndarray, Any]:
+    """Voxels of a file as stored, their affine [4, 4] to RAS+ mm, and a header of nothing but its shape and geometry.
+
+    The affine of the header is that of the file to the bit, in the file's unit. Raises as `read_nifti`.
+    """
+    image, _ = _load(path)
+    header = type(image.header)()
+    for name in GEOMETRY:
+        header[name] = image.header[name]
+    header.set_data_shape(image.shape)
+    return _shape(image), _in_millimetres(image)[0], header
+
+
+def _shape(image: Any) -> Shape:
+    """Of the volume that an image is, without trailing axes of length 1."""
+    shape = image.shape
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3:
+        raise ValueError(f"{len(shape)}D of shape {'x'.join(map(str, shape))}, expected one 3D volume")
+    x, y, z = shape
+    return x, y, z
 
 
 def _load(path: Path) -> tuple[Any, Any]:
@@ -64,7 +89,7 @@ def _load(path: Path) -> tuple[Any, Any]:
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"damaged gzip stream: {error}") from error
     sizes = {int.from_bytes(data[:4], order) for order in ("little", "big")}
-    kind = next((HEADER_SIZES[size] for size in HEADER_SIZES if size in sizes), None)
+    kind = next((IMAGES[size] for size in IMAGES if size in sizes), None)
     if kind is None:
         raise ValueError("not a NIfTI file")
     try:

@@ -136,10 +136,36 @@ def share_cut_off(volume: Volume, *, shape: Shape | None, spacing: Spacing | Non
 
 def _centred(voxels: np.ndarray, shape: Shape, fill: float) -> np.ndarray:
     result = np.full(shape, fill, np.float32)
-    source, target = [], []
-    for have, want in zip(voxels.shape, shape, strict=True):
-        both = min(have, want)
-        source.append(slice((have - both) // 2, (have - both) // 2 + both))
-        target.append(slice((want - both) // 2, (want - both) // 2 + both))
-    result[tuple(target)] = voxels[tuple(source)]
+    both = [_centre(have, want) for have, want in zip(voxels.shape, shape, strict=True)]
+    result[tuple(target for _, target in both)] = voxels[tuple(source for source, _ in both)]
     return result
+
+
+def _centre(have: int, want: int) -> tuple[slice, slice]:
+    """Which of the voxels that an axis has are kept where others are wanted, and the places that they get there."""
+    both = min(have, want)
+    source, target = (have - both) // 2, (want - both) // 2
+    return slice(source, source + both), slice(target, target + both)
+
+
+def seen(
+    volume_shape: Shape, volume_spacing: Spacing, *, shape: Shape | None, spacing: Spacing | None
+) -> list[np.ndarray]:
+    """Along x, y and z: the voxel of the `resampled` volume at the centre of each voxel of the volume, -1 beyond it.
+
+    Three int64 arrays, each as long as that axis of the volume.
+
+    Example:
+        >>> [each.tolist() for each in seen((4, 3, 1), (1.0, 1.0, 1.0), shape=(2, 3, 2), spacing=None)]
+        [[0, 0, 1, 1], [0, 1, 2], [1]]
+        >>> [each.tolist() for each in seen((4, 3, 1), (1.0, 1.0, 1.0), shape=(2, 6, 2), spacing=(1.0, 0.5, 1.0))]
+        [[-1, 0, 1, -1], [1, 3, 5], [0]]
+    """
+    zoomed = grid(volume_shape, volume_spacing, spacing) if spacing is not None else shape or volume_shape
+    found = []
+    for have, between, want in zip(volume_shape, zoomed, shape or zoomed, strict=True):
+        place = (2 * np.arange(have) + 1) * between // (2 * have)  # as `_zoomed` lays one grid over the other
+        source, target = _centre(between, want)
+        inside = (source.start <= place) & (place < source.stop)
+        found.append(np.where(inside, place - source.start + target.start, -1))
+    return found

@@ -214,6 +214,12 @@ class VolumePreparation(Preparation):
         """See `Preparation`."""
         return np.dtype(self.dtype)
 
+    @property
+    def geometry(self) -> Geometry:
+        """What each volume is brought to."""
+        fixed = None if self.resize == "none" else self.shape
+        return Geometry(shape=fixed, spacing=self.spacing, window=self.intensity_range)
+
     def apply(self, path: Path) -> np.ndarray:
         """See `Preparation`.
 
@@ -221,10 +227,8 @@ class VolumePreparation(Preparation):
         set does not, and the other way round, and voxels that the integer type does not hold or that rounding would
         cost more than 8 bits would.
         """
-        fixed = None if self.resize == "none" else self.shape
-        geometry = Geometry(shape=fixed, spacing=self.spacing, window=self.intensity_range)
         try:
-            volume, voxels = _read(path, geometry)
+            volume, voxels = _read(path, self.geometry)
             self._check_fits(volume, voxels)
             return self.stored(voxels)
         except Exception as error:
