@@ -13,11 +13,10 @@ import pydicom
 from pydicom.multival import MultiValue
 from pydicom.pixels.processing import apply_modality_lut
 
-from ddhpc.data.sources.resampling import SHEAR_VOXELS, Shape, Volume, oriented
+from ddhpc.data.sources.resampling import LPS_TO_RAS, SHEAR_VOXELS, Shape, Volume, oriented
 
 TOLERANCE = 0.1
 """Share of the usual distance by which that of two neighbouring slices may differ."""
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 NEEDED = ("SeriesInstanceUID", "Rows", "Columns", "PixelSpacing", "ImageOrientationPatient")
 ALIKE = (
     *("PatientID", "PatientName", "StudyInstanceUID", "FrameOfReferenceUID", "Modality", "PhotometricInterpretation"),

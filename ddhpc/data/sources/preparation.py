@@ -66,12 +66,13 @@ class Preparation(ABC):
     def apply(self, path: Path) -> np.ndarray:
         """The file as `prepare` packs it, [channels, *image_shape] of `stored_dtype`.
 
-        `path` is an image or a NIfTI file, or the directory of a DICOM series.
+        `path` is an image or a volume, which may be the directory of a DICOM series.
 
         Raises:
             UnusableFile: an InputError with `path` and `reason`, and nothing else, for any file that cannot be used:
                 it is missing, unreadable, damaged, of another kind, or one that does not fit among the files of the
                 set.
+            InputError: a package that reads files of its kind is not installed.
         """
 
     def to_json(self) -> str:

@@ -22,6 +22,8 @@ Spacing = tuple[float, float, float]
 """Millimetres between voxels along x, y, z."""
 IntensityRange = tuple[float, float]
 """Lowest and highest value kept, Hounsfield units for CT."""
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""From the coordinates of DICOM and ITK, which count to left, posterior and superior."""
 SHEAR_VOXELS = 0.5
 """Displacement over the whole volume up to which its axes count as perpendicular, its slices as an upright stack."""
 
@@ -59,7 +61,9 @@ def oriented(voxels: np.ndarray, affine: np.ndarray) -> Volume:
     if np.isnan(orientation).any():
         raise ValueError("two axes of the affine are parallel, expected three directions")
     _check_perpendicular(affine, voxels.shape)
-    spacing = {int(axis): size for axis, size in zip(orientation[:, 0], (x, y, z), strict=True)}
+    # NIfTI keeps seven digits: with six, one volume has one grid in files of every kind
+    sizes = (float(f"{size:.6g}") for size in (x, y, z))
+    spacing = {int(axis): size for axis, size in zip(orientation[:, 0], sizes, strict=True)}
     return Volume(
         voxels=apply_orientation(voxels, orientation),
         spacing=(spacing[0], spacing[1], spacing[2]),

@@ -17,10 +17,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ddhpc.data.sources.dicom import read_series
-from ddhpc.data.sources.nifti import NO_ORIENTATION, read_nifti
+from ddhpc.data.sources.nifti import NO_ORIENTATION
 from ddhpc.data.sources.preparation import Kind, Preparation, UnusableFile, because
 from ddhpc.data.sources.resampling import IntensityRange, Shape, Spacing, Volume, resampled, share_cut_off
+from ddhpc.data.sources.volume_formats import read_volume
 from ddhpc.errors import InputError
 
 Stored = Literal["uint8", "int16", "uint16", "float32"]
@@ -74,17 +74,22 @@ class VolumeFacts:
 
 
 def prepare_volume(path: Path, geometry: Geometry) -> tuple[VolumeFacts, np.ndarray] | str:
-    """Read and resample one volume: what it is and its voxels [x, y, z] float32, or why it cannot be used."""
+    """Read and resample one volume: what it is and its voxels [x, y, z] float32, or why it cannot be used.
+
+    Raises InputError where a package that reads files of its kind is not installed.
+    """
     try:
         volume, voxels = _read(path, geometry)
         return _facts(volume, voxels, geometry), voxels
+    except InputError:
+        raise
     except Exception as error:  # on damaged files the libraries raise anything: zlib.error, struct.error, ...
         return because(error)
 
 
 def _read(path: Path, geometry: Geometry) -> tuple[Volume, np.ndarray]:
     """A volume as read, and its voxels [x, y, z] float32 as prepared; raises where it cannot be used."""
-    volume = read_series(path) if path.is_dir() else read_nifti(path)
+    volume = read_volume(path)
     _check_readable(volume, geometry.window)
     voxels = resampled(volume, shape=geometry.shape, spacing=geometry.spacing, window=geometry.window)
     low, high = float(voxels.min()), float(voxels.max())
@@ -170,7 +175,7 @@ class VolumePreparation(Preparation):
     axes: Literal["RAS"] = "RAS"
     """Directions in which x, y, z increase: right, anterior, superior."""
     orientation: Literal["of the file", "taken as LAS"]
-    """Where that of a file comes from; DICOM series always tell it, NIfTI files may not."""
+    """Where that of a file comes from; only NIfTI files may not tell it."""
     dtype: Stored
     """In which voxels are stored; for integers they are rounded."""
 
@@ -231,6 +236,8 @@ class VolumePreparation(Preparation):
             volume, voxels = _read(path, self.geometry)
             self._check_fits(volume, voxels)
             return self.stored(voxels)
+        except InputError:
+            raise
         except Exception as error:
             raise UnusableFile(path, because(error)) from error
 

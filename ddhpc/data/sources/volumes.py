@@ -1,4 +1,4 @@
-"""Source of packed files: labelled volumes, NIfTI files or DICOM series.
+"""Source of packed files: labelled volumes, see `volume_formats`.
 
 Packed arrays are [C, x, y, z] with one channel; x runs from the patient's left to right, y from posterior to
 anterior, z from inferior to superior. Each volume is decoded once, and waits beside the output until all are; one is
@@ -38,6 +38,7 @@ from ddhpc.data.sources.splits import (
     patients_of,
 )
 from ddhpc.data.sources.volume import Geometry, VolumeFacts, VolumePreparation, by, conversions, prepare_volume
+from ddhpc.data.sources.volume_formats import parts
 from ddhpc.data.sources.volume_listing import Listing, Sample, grouped, list_volumes
 from ddhpc.errors import InputError
 
@@ -78,7 +79,8 @@ def prepare_volumes(source: Path, options: VolumeOptions, packing: Packing) -> P
     options.check()
     packing.check()
     listing = _list(source, options)
-    store = open_cache(packing.output, packing.workers, listing.samples, **vars(geometry))
+    files = [replace(sample, path=path) for sample in listing.samples for path in parts(sample.path)]
+    store = open_cache(packing.output, packing.workers, files, **vars(geometry))
     records = _decode(source, listing, options, packing, store)
     usable = _usable(source, listing, options, records)
     samples, facts = usable.samples, usable.facts

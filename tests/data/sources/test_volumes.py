@@ -178,7 +178,7 @@ def test_rows_without_a_file_and_files_without_a_label(folder):
         "in/gone.nii": "no such file, though line 13 of labels.csv gives it a label",
         "labels.csv line 14": "label without a path",
         "labels.csv line 15": "in/CT-0/0.nii.gz is listed before",
-        "labels.csv": "expected .nii, .nii.gz or the directory of a DICOM series",
+        "labels.csv": "expected .nii, .nii.gz, .hdr, .mha, .mhd, .nrrd, .nhdr or the directory of a DICOM series",
     }
     with h5py.File(prepared.packed.path) as file:
         stored = file["skipped"].asstr()[...].tolist()
@@ -372,7 +372,7 @@ def test_stray_files_stop_nothing_but_unlabelled_volumes_do(folder):
     (folder / "labels.csv").write_text("path,label\n")
     harmless = {
         "CT-0/._0.nii": "hidden",
-        "CT-0/readme.txt": "neither NIfTI nor DICOM",
+        "CT-0/readme.txt": "no kind of volume",
         "labels.csv": "in no class directory",
     }
     assert prepare(folder, on_error="stop").skipped == harmless

@@ -1,0 +1,60 @@
+"""Files that hold volumes: how they are known, and what reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ddhpc.data.sources import itk, nifti
+from ddhpc.data.sources.dicom import is_dicom, read_series
+from ddhpc.data.sources.resampling import Volume
+
+ENDINGS = (*nifti.ENDINGS, *itk.ENDINGS)
+EXPECTED = ".nii, .nii.gz, .hdr, .mha, .mhd, .nrrd, .nhdr or the directory of a DICOM series"
+OTHER = "no kind of volume"
+DATA = "voxels of the header beside it"
+NO_VOLUME = (OTHER, DATA)
+"""Why files that lie among volumes are left out."""
+HEADERS = {".img": (".hdr",), ".img.gz": (".hdr.gz",)} | dict.fromkeys((".raw", ".zraw", ".raw.gz"), (".mhd", ".nhdr"))
+"""Endings of the headers that files with nothing but voxels may belong to."""
+
+
+def volume_of(path: Path) -> Path | str:
+    """The volume that a file is, or is a slice of: its own path or its directory; a text tells why it is neither."""
+    try:
+        if path.name.lower().endswith(ENDINGS):
+            return path
+        if is_dicom(path):
+            return path.parent
+        return DATA if _has_header(path) else OTHER
+    except OSError as error:
+        return error.strerror or "cannot be read"
+
+
+def read_volume(path: Path) -> Volume:
+    """The volume of a file or of the directory of a series, in rescaled units.
+
+    Raises InputError where a package that reads its kind is not installed, and whatever its reader raises otherwise.
+    """
+    if path.is_dir():
+        return read_series(path)
+    return itk.read_itk(path) if path.name.lower().endswith(itk.ENDINGS) else nifti.read_nifti(path)
+
+
+def parts(path: Path) -> Sequence[Path]:
+    """The files, or the directory, that a volume is read from; those that are named and missing are left out."""
+    if path.is_dir():
+        return [path]
+    try:
+        data = (itk if path.name.lower().endswith(itk.ENDINGS) else nifti).data_file(path)
+    except (OSError, ValueError):  # which reading it tells
+        data = path
+    return [path] if data == path or not data.exists() else [path, data]
+
+
+def _has_header(path: Path) -> bool:
+    return any(
+        path.name.lower().endswith(ending) and path.with_name(path.name[: -len(ending)] + header).exists()
+        for ending, headers in HEADERS.items()
+        for header in headers
+    )
