@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom.multival import MultiValue
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_modality_lut
 
 from ddhpc.data.sources.resampling import LPS_TO_RAS, SHEAR_VOXELS, Shape, Volume, oriented
+from ddhpc.errors import InputError
 
 TOLERANCE = 0.1
 """Share of the usual distance by which that of two neighbouring slices may differ."""
@@ -46,6 +48,7 @@ def read_series(directory: Path) -> Volume:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's remarks on values that are odd but readable
         ordered, affine = _in_order(_slices(directory))
+        check_decoders(ordered)
         rows, columns = ordered[0].Rows, ordered[0].Columns
         voxels = np.empty((columns, rows, len(ordered)), np.float32)
         for z, dataset in enumerate(ordered):
@@ -71,6 +74,23 @@ def _slices(directory: Path, *, stop_before_pixels: bool = False) -> Sequence[py
     slices = [pydicom.dcmread(path, stop_before_pixels=stop_before_pixels) for path in paths]
     _check(slices)
     return slices
+
+
+def check_decoders(slices: Sequence[pydicom.Dataset]) -> None:
+    """InputError where a package that decompresses the pixels is not installed, ValueError where there is none."""
+    for dataset in slices:
+        syntax = dataset.file_meta.get("TransferSyntaxUID")
+        if syntax is None or not syntax.is_encapsulated:
+            continue
+        try:
+            decoder = get_decoder(syntax)
+        except NotImplementedError as error:
+            raise ValueError(f"{_named(dataset)} is compressed as {syntax.name}, which is not read") from error
+        if not decoder.is_available:
+            raise InputError(
+                f"{dataset.filename}: is compressed as {syntax.name}, which needs "
+                f"{' or '.join(decoder.missing_dependencies)}; pip install 'ddhpc[ct]' brings gdcm"
+            )
 
 
 def _check(slices: Sequence[pydicom.Dataset]) -> None:
