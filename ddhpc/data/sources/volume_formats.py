@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ddhpc.data.sources import itk, nifti
-from ddhpc.data.sources.dicom import is_dicom, read_series
+from ddhpc.data.sources.dicom import is_dicom, read_dicom
+from ddhpc.data.sources.multi_frame import is_enhanced
 from ddhpc.data.sources.resampling import Volume
 
 ENDINGS = (*nifti.ENDINGS, *itk.ENDINGS)
-EXPECTED = ".nii, .nii.gz, .hdr, .mha, .mhd, .nrrd, .nhdr or the directory of a DICOM series"
+EXPECTED = ".nii, .nii.gz, .hdr, .mha, .mhd, .nrrd, .nhdr, enhanced DICOM or the directory of a DICOM series"
 OTHER = "no kind of volume"
 DATA = "voxels of the header beside it"
 NO_VOLUME = (OTHER, DATA)
@@ -25,7 +26,7 @@ def volume_of(path: Path) -> Path | str:
         if path.name.lower().endswith(ENDINGS):
             return path
         if is_dicom(path):
-            return path.parent
+            return path if is_enhanced(path) else path.parent
         return DATA if _has_header(path) else OTHER
     except OSError as error:
         return error.strerror or "cannot be read"
@@ -37,8 +38,11 @@ def read_volume(path: Path) -> Volume:
     Raises InputError where a package that reads its kind is not installed, and whatever its reader raises otherwise.
     """
     if path.is_dir():
-        return read_series(path)
-    return itk.read_itk(path) if path.name.lower().endswith(itk.ENDINGS) else nifti.read_nifti(path)
+        return read_dicom(path)
+    name = path.name.lower()
+    if name.endswith(itk.ENDINGS):
+        return itk.read_itk(path)
+    return read_dicom(path) if not name.endswith(ENDINGS) and is_dicom(path) else nifti.read_nifti(path)
 
 
 def parts(path: Path) -> Sequence[Path]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ddhpc.data.packed import SPLITS
 from ddhpc.data.sources.class_folders import check_levels, scan
 from ddhpc.data.sources.csv_table import rows
-from ddhpc.data.sources.volume_formats import ENDINGS, EXPECTED, NO_VOLUME, volume_of
+from ddhpc.data.sources.volume_formats import EXPECTED, NO_VOLUME, volume_of
 from ddhpc.errors import InputError
 
 
@@ -119,10 +119,10 @@ def _table(source: Path) -> Listing:
             raise InputError(f"{source}: line {line} has split {split!r}; expected {', '.join(SPLITS)} or nothing")
         elif name in samples:
             bad[f"{source.name} line {line}"] = f"{name} is listed before"
-        elif not (os.path.isdir(path) or name.lower().endswith(ENDINGS)):
-            bad[name] = f"expected {EXPECTED}"
         elif not os.path.exists(path):
             bad[name] = f"no such file, though line {line} of {source.name} gives it a label"
+        elif not os.path.isdir(path) and volume_of(path) != path:
+            bad[name] = f"expected {EXPECTED}"
         else:
             samples[name] = Sample(path=path, id=name, label=label, split=split, patient=row.get("patient", ""))
     if len(labels) < 2:

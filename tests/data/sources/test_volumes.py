@@ -178,7 +178,7 @@ def test_rows_without_a_file_and_files_without_a_label(folder):
         "in/gone.nii": "no such file, though line 13 of labels.csv gives it a label",
         "labels.csv line 14": "label without a path",
         "labels.csv line 15": "in/CT-0/0.nii.gz is listed before",
-        "labels.csv": "expected .nii, .nii.gz, .hdr, .mha, .mhd, .nrrd, .nhdr or the directory of a DICOM series",
+        "labels.csv": "expected .nii, .nii.gz, .hdr, .mha, .mhd, .nrrd, .nhdr, enhanced DICOM or the directory of a DICOM series",
     }
     with h5py.File(prepared.packed.path) as file:
         stored = file["skipped"].asstr()[...].tolist()
