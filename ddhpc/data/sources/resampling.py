@@ -13,7 +13,7 @@ from itertools import combinations
 
 import numpy as np
 from nibabel.affines import voxel_sizes
-from nibabel.orientations import apply_orientation, io_orientation, ornt2axcodes
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt2axcodes
 from scipy.ndimage import gaussian_filter, zoom
 
 Shape = tuple[int, int, int]
@@ -34,6 +34,8 @@ class Volume:
 
     voxels: np.ndarray
     """[x, y, z], integer or float."""
+    affine: np.ndarray
+    """[4, 4] from voxels to RAS+ millimetres."""
     spacing: Spacing
     axes: str
     """Directions of the axes as they were stored, e.g. LPS."""
@@ -66,6 +68,7 @@ def oriented(voxels: np.ndarray, affine: np.ndarray) -> Volume:
     spacing = {int(axis): size for axis, size in zip(orientation[:, 0], sizes, strict=True)}
     return Volume(
         voxels=apply_orientation(voxels, orientation),
+        affine=affine @ inv_ornt_aff(orientation, voxels.shape),
         spacing=(spacing[0], spacing[1], spacing[2]),
         axes="".join(ornt2axcodes(orientation)),
     )

@@ -14,17 +14,20 @@ ENDINGS = (*nifti.ENDINGS, *itk.ENDINGS)
 EXPECTED = ".nii, .nii.gz, .hdr, .mha, .mhd, .nrrd, .nhdr, enhanced DICOM or the directory of a DICOM series"
 OTHER = "no kind of volume"
 DATA = "voxels of the header beside it"
-NO_VOLUME = (OTHER, DATA)
+MASK = "mask of the volume beside it"
+NO_VOLUME = (OTHER, DATA, MASK)
 """Why files that lie among volumes are left out."""
 HEADERS = {".img": (".hdr",), ".img.gz": (".hdr.gz",)} | dict.fromkeys((".raw", ".zraw", ".raw.gz"), (".mhd", ".nhdr"))
 """Endings of the headers that files with nothing but voxels may belong to."""
+MASK_SIGNS = ("_mask", "-mask")
+"""What the name of a mask has more than that of its volume, before the ending."""
 
 
 def volume_of(path: Path) -> Path | str:
     """The volume that a file is, or is a slice of: its own path or its directory; a text tells why it is neither."""
     try:
         if path.name.lower().endswith(ENDINGS):
-            return path
+            return MASK if _is_mask(path) else path
         if is_dicom(path):
             return path if is_enhanced(path) else path.parent
         return DATA if _has_header(path) else OTHER
@@ -43,6 +46,32 @@ def read_volume(path: Path) -> Volume:
     if name.endswith(itk.ENDINGS):
         return itk.read_itk(path)
     return read_dicom(path) if not name.endswith(ENDINGS) and is_dicom(path) else nifti.read_nifti(path)
+
+
+def mask_of(path: Path) -> Path:
+    """The mask beside a volume: NAME_mask or NAME-mask, in any kind of file. Raises ValueError unless there is one.
+
+    NAME is that of the volume without its ending, or of the directory of a series.
+    """
+    name = path.name if path.is_dir() else _stem(path)
+    found = [mask for sign in MASK_SIGNS for end in ENDINGS if (mask := path.with_name(f"{name}{sign}{end}")).is_file()]
+    if len(found) != 1:
+        many = f"{found[0].name} and {found[1].name}" if found else "no mask"
+        raise ValueError(f"{many} beside it, expected one {name}_mask in a file such as .nii.gz")
+    return found[0]
+
+
+def _is_mask(path: Path) -> bool:
+    """Whether a file is the mask of a volume, which lies beside it."""
+    stem = _stem(path)
+    name = next((stem.removesuffix(sign) for sign in MASK_SIGNS if stem.endswith(sign)), "")
+    return bool(name) and any(path.with_name(f"{name}{end}").exists() for end in (*ENDINGS, ".dcm", ""))
+
+
+def _stem(path: Path) -> str:
+    """The name of a file without the ending that tells its kind."""
+    end = max((end for end in (*ENDINGS, ".dcm") if path.name.lower().endswith(end)), key=len, default="")
+    return path.name[: len(path.name) - len(end)]
 
 
 def parts(path: Path) -> Sequence[Path]:

@@ -15,6 +15,7 @@ import pytest
 
 from ddhpc.data.sources.nifti import read_nifti
 from ddhpc.data.sources.source import Prepared
+from ddhpc.data.sources.volume_formats import EXPECTED
 from ddhpc.data.sources.volumes import VolumeOptions, prepare_volumes
 from ddhpc.errors import InputError
 from tests.data.sources.packing import packed_by
@@ -178,7 +179,7 @@ def test_rows_without_a_file_and_files_without_a_label(folder):
         "in/gone.nii": "no such file, though line 13 of labels.csv gives it a label",
         "labels.csv line 14": "label without a path",
         "labels.csv line 15": "in/CT-0/0.nii.gz is listed before",
-        "labels.csv": "expected .nii, .nii.gz, .hdr, .mha, .mhd, .nrrd, .nhdr, enhanced DICOM or the directory of a DICOM series",
+        "labels.csv": f"expected {EXPECTED}",
     }
     with h5py.File(prepared.packed.path) as file:
         stored = file["skipped"].asstr()[...].tolist()
