@@ -11,7 +11,7 @@ from pathlib import Path
 from ddhpc.data.packed import SPLITS
 from ddhpc.data.sources.class_folders import check_levels, scan
 from ddhpc.data.sources.csv_table import rows
-from ddhpc.data.sources.volume_formats import EXPECTED, NO_VOLUME, volume_of
+from ddhpc.data.sources.volume_formats import DATA, EXPECTED, NO_VOLUME, volume_of
 from ddhpc.errors import InputError
 
 
@@ -92,6 +92,8 @@ def _folder(source: Path) -> Listing:
         (skipped if other else bad)[name] = reason
     for file in scanned.files:
         path = volume_of(file.path)
+        if path == DATA:
+            continue  # read with its header, not left out
         if isinstance(path, str):
             (skipped if path in NO_VOLUME else bad)[file.id] = path
         else:

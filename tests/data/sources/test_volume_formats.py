@@ -120,7 +120,9 @@ def test_a_set_of_all_kinds_is_packed_as_one_of_nifti_alone_and_predicted_so(mix
         for i in range(len(SINGLE) + 1):
             write(tmp_path / f"nifti/{label}/{k}{i}/x.nii", image_of(20 * k + i))
     options = {"spacing": (1.0, 1.4, 1.0), "shape": (8, 6, 12), "window": (-900.0, 800.0)}
-    packed = packed_by(prepare_volumes, VolumeOptions, mixed, tmp_path / "mixed.h5", **options).packed
+    prepared = packed_by(prepare_volumes, VolumeOptions, mixed, tmp_path / "mixed.h5", **options)
+    assert not prepared.skipped
+    packed = prepared.packed
     alone = packed_by(prepare_volumes, VolumeOptions, tmp_path / "nifti", tmp_path / "nifti.h5", **options).packed
     preparation = Preparation.from_json(packed.preparation)
     assert preparation == Preparation.from_json(alone.preparation)
