@@ -12,13 +12,14 @@ from ddhpc.visible import tell
 def run(argv: list[str], started: float) -> None:
     """Write synthetic volumes in the folder layout that `prepare ct` reads."""
     if argv[:1] != ["ct"]:
-        say("usage: python -m ddhpc phantom ct OUT [--patients 120] [--seed 0]")
+        say("usage: python -m ddhpc phantom ct OUT [--patients 120] [--scans 1] [--seed 0]")
         if argv[:1] not in (["--help"], ["-h"], []):
             raise InputError(f"phantom {argv[0]}: unknown kind; expected ct")
         return
     options = parser("phantom ct", "Write labelled phantoms of chest CT as NIfTI: synthetic, not patients.")
     options.add_argument("out", metavar="OUT", help="new directory: CT-0, CT-2, CT-3 and labels.csv")
-    options.add_argument("--patients", type=int, default=120, help="volumes to write, half of them healthy")
+    options.add_argument("--patients", type=int, default=120, help="half of them healthy")
+    options.add_argument("--scans", type=int, default=1, help="volumes of each patient: other noise and orientation")
     options.add_argument("--seed", type=int, default=0, help="of everything random")
     given = vars(parse(options, argv[1:]))
     write_phantoms = imported("ddhpc.phantoms.ct:write_phantoms")

@@ -42,12 +42,12 @@ CYCLE = ("CT-0", "CT-2", "CT-0", "CT-3")
 STORED_AXES = ("LPS", "LAS", "RAS", "LPI")
 README = """\
 # Chest CT phantoms: synthetic, not patients
-{patients} volumes drawn by ddhpc {version} with seed {seed}. No person was scanned for them, and nothing learned
-from them says anything about people: call results on them phantom results.
+{scans} volumes of {patients} phantoms drawn by ddhpc {version} with seed {seed}. No person was scanned for them,
+and nothing learned from them says anything about people: call results on them phantom results.
 
 - `CT-0` healthy, `CT-2` ground-glass opacities in a small part of the lungs, `CT-3` in a larger part; the names
   are those of MosMedData, the amounts are our own
-- `labels.csv`: path, label and patient of each volume; one volume a patient
+- `labels.csv`: path, label and patient of each volume; several of a patient differ in noise, sharpness and orientation
 - Hounsfield units as int16, 2.6 to 4 mm in plane, 4.5 to 7.3 mm between slices, stored in several orientations
 
 `python -m ddhpc prepare ct THIS_FOLDER --output phantoms.h5 --groups CT-0 CT-2,CT-3`
@@ -65,8 +65,11 @@ class Phantom:
     """[4, 4] to RAS+ millimetres."""
 
 
-def phantom(seed: int, number: int) -> Phantom:
-    """Phantom `number`, 1 or more, of a seed; the same whatever was drawn before."""
+def phantom(seed: int, number: int, scan: int = 1) -> Phantom:
+    """Phantom `number`, 1 or more, of a seed; the same whatever was drawn before.
+
+    Later scans of it show the same body and disease with other noise, sharpness and stored orientation.
+    """
     rng = np.random.default_rng((seed, number))
     label = CYCLE[(number - 1) % len(CYCLE)]
     grid = _grid(rng)
@@ -75,6 +78,8 @@ def phantom(seed: int, number: int) -> Phantom:
     severity = SEVERITY[label]
     if severity:
         voxels = diseased(rng, grid, healthy, voxels, severity)
+    if scan > 1:
+        rng = np.random.default_rng((seed, number, scan))
     voxels = _scanned(rng, grid, voxels)
     affine = np.diag([*grid.spacing, 1.0])
     affine[:3, 3] = grid.origin
@@ -90,18 +95,23 @@ def write_phantoms(
     out: Path | str,
     *,
     patients: int = 120,
+    scans: int = 1,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, int]:
     """Writes phantoms 1 to `patients` as `<label>/study_0001.nii.gz`, labels.csv (path,label,patient) and README.md.
 
-    Gives the number of phantoms by label. Takes about half a second and 1 MB a phantom. Raises InputError,
-    naming the option or the directory, for too few patients, a seed below 0, and a directory that is not
+    Further scans of a patient are `<label>/study_0001_scan_2.nii.gz` and so on.
+
+    Gives the number of volumes by label. Takes about half a second and 1 MB a volume. Raises InputError,
+    naming the option or the directory, for too few patients or scans, a seed below 0, and a directory that is not
     empty or cannot be written.
     """
     out = Path(out)
     if patients < 3 * len(CYCLE):
         raise InputError(f"--patients {patients}: expected at least {3 * len(CYCLE)}, three splits of each label")
+    if scans < 1:
+        raise InputError(f"--scans {scans}: expected at least 1")
     if seed < 0:
         raise InputError(f"--seed {seed}: expected 0 or more")
     rows = []
@@ -111,15 +121,18 @@ def write_phantoms(
             raise InputError(f"{out}: is not empty; expected a new directory")
         for label in SEVERITY:
             (out / label).mkdir()
-        for number in range(1, patients + 1):
-            drawn = phantom(seed, number)
-            name = f"{drawn.label}/study_{number:04}.nii.gz"
+        for n in range(patients * scans):
+            number, scan = n // scans + 1, n % scans + 1
+            drawn = phantom(seed, number, scan)
+            name = f"{drawn.label}/study_{number:04}{f'_scan_{scan}' if scan > 1 else ''}.nii.gz"
             _save(out / name, drawn)
             rows.append((name, drawn.label, f"patient_{number:04}"))
-            progress(number, patients)
+            progress(n + 1, patients * scans)
         with open(out / "labels.csv", "w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([("path", "label", "patient"), *rows])
-        (out / "README.md").write_text(README.format(patients=patients, seed=seed, version=__version__))
+        (out / "README.md").write_text(
+            README.format(scans=len(rows), patients=patients, seed=seed, version=__version__)
+        )
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror or error}") from error
     return dict(sorted(Counter(label for _, label, _ in rows).items()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from pathlib import Path
 
 import nibabel as nib
@@ -47,6 +48,28 @@ def test_a_phantom_depends_on_its_seed_and_number_alone(drawn):
     for other in (phantom(2, 3), phantom(1, 4)):
         assert other.voxels.shape != again.voxels.shape or not np.array_equal(other.voxels, again.voxels)
     assert [one.label for one in drawn] == [*CYCLE, *CYCLE[:2]]
+
+
+def test_another_scan_shows_the_same_body(drawn):
+    """Voxel by voxel once both are turned alike: noise alone differs, and where the table and body are do not."""
+    first, second = (oriented(one.voxels, one.affine).voxels for one in (drawn[1], phantom(1, 2, 2)))
+    assert first.shape == second.shape
+    assert not np.array_equal(first, second)
+    assert np.abs(first - second).mean() < 60
+    other = drawn[0].voxels
+    assert np.corrcoef(first.ravel(), second.ravel())[0, 1] > 0.97
+    assert other.shape != first.shape or np.corrcoef(first.ravel(), other.ravel())[0, 1] < 0.97
+    assert np.array_equal(phantom(1, 2, 1).voxels, drawn[1].voxels)
+
+
+def test_all_scans_of_a_patient_are_written(tmp_path):
+    assert write_phantoms(tmp_path / "x", patients=12, scans=2, seed=5) == {"CT-0": 12, "CT-2": 6, "CT-3": 6}
+    with open(tmp_path / "x/labels.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert Counter(row["patient"] for row in rows) == {f"patient_{n:04}": 2 for n in range(1, 13)}
+    assert rows[1]["path"] == f"{CYCLE[0]}/study_0001_scan_2.nii.gz"
+    stored = nib.load(tmp_path / "x" / rows[1]["path"])
+    assert np.array_equal(np.asanyarray(stored.dataobj), phantom(5, 1, 2).voxels)
 
 
 def test_units_are_those_of_a_chest(drawn):
