@@ -78,8 +78,8 @@ def solve(
 
     comm.together(request.obey)
     request.defer()
-    run = identity(problem.config, problem.packed.digest)
-    check_alike(comm, place.host, problem.config, problem.packed.digest)
+    run = identity(problem.config, problem.packed.digest, problem.weights_digest)
+    check_alike(comm, place.host, problem.config, problem.packed.digest, problem.weights_digest)
 
     def make_directory() -> str:
         return str(run_directory(asked.name, asked.output)) if comm.rank == 0 else ""

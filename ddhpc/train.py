@@ -95,7 +95,7 @@ def train(
 
 def run_fingerprint(problem: Problem) -> str:
     """What tells the checkpoints of this run from those of others."""
-    return results.fingerprint(results.identity(problem.config, problem.packed.digest))
+    return results.fingerprint(results.identity(problem.config, problem.packed.digest, problem.weights_digest))
 
 
 def check_teams(problem: Problem, ranks: int) -> None:
