@@ -64,7 +64,7 @@ def main() -> None:
     loops = {
         "bare loop": lambda: bare(network(), inputs, targets, config.epochs, config.batch_size),
         "ddhpc": lambda: train_local(
-            network(), LocalProblem(images=images, labels=labels, config=config), lambda fraction, accuracy, state: None
+            network(), LocalProblem(images=images, labels=labels, config=config), lambda fraction, history, state: None
         ),
     }
     seconds: dict[str, list[float]] = {name: [] for name in loops}

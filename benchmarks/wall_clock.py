@@ -75,7 +75,7 @@ def ddhpc(grid: str, arguments: list[str], ranks: int, directory: Path, log: Pat
 def plain(file: str, config: Config, processes: int, seed: int, log: Path) -> Measured:
     """A training by `plain_ddp.py`."""
     local = config.local
-    options = {"epochs": local.epochs, "batch_size": local.batch_size, "learning_rate": local.learning_rate}
+    options = {"epochs": local.epochs, "batch_size": local.batch_size, "learning_rate": local.rate}
     options |= {"shift": local.shift, "width": config.model.global_width, "seed": seed, "processes": processes}
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     command = [sys.executable, str(PLAIN), file, *words, *["--flip"] * local.flip]

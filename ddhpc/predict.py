@@ -20,6 +20,7 @@ import numpy as np
 
 from ddhpc.errors import InputError
 from ddhpc.method.applying import Applied
+from ddhpc.method.calibration import tempered
 from ddhpc.method.decomposition import block
 from ddhpc.method.dependence import drops
 from ddhpc.method.solutions import Predictions
@@ -46,6 +47,8 @@ class Settings:
     """Whether every input has a label, which is wanted."""
     coherent: bool = False
     """Whether the networks of the coherent CNN-DNN decide."""
+    calibrated: bool = False
+    """Whether probabilities are calibrated by the temperature that the model keeps."""
     memory: float = 1.0
     """GiB of whole images that a rank holds at once, but one image at least."""
     maps: MapsWanted | None = None
@@ -72,6 +75,8 @@ def predict(
     trained = model.trained
     if settings.coherent and not trained.coherent:
         raise InputError("--coherent: the run has not trained the coherent CNN-DNN; expected one with --coherent.start")
+    if settings.calibrated and temperature_of(trained, settings) is None:
+        raise InputError("--calibrated: the model keeps no temperature; expected one that this version has calibrated")
     if settings.maps:
         check_maps(settings, trained)
     listed = comm.together(partial(list_sources, sources, trained, settings.labels))
@@ -130,6 +135,8 @@ def decide_all(
         raise InputError(comm.broadcast(_none(unusable)))
     if comm.rank != 0:
         return None
+    if settings.calibrated:
+        decisions = tempered(decisions, temperature_of(trained, settings) or 1).astype(np.float32)
     ids, labels = [name for each in listed for name in each.ids], np.concatenate([each.labels for each in listed])
     return Predictions(
         classes=trained.classes,
@@ -139,6 +146,11 @@ def decide_all(
         unusable=tuple(unusable),
         maps=maps.shown(numbers, dropped) if maps else None,
     )
+
+
+def temperature_of(trained: Trained, settings: Settings) -> float | None:
+    """That calibrates the decisions."""
+    return trained.coherent_temperature if settings.coherent else trained.temperature
 
 
 def check_maps(settings: Settings, trained: Trained) -> None:

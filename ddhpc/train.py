@@ -33,7 +33,7 @@ from ddhpc.parallel.signals import StopRequest
 from ddhpc.parallel.stopwatch import Stopwatch
 from ddhpc.results.provenance import describe_run
 from ddhpc.solver.coherent import train_coherent
-from ddhpc.solver.model import keep_model
+from ddhpc.solver.model import Solutions, keep_model
 from ddhpc.solver.subdomain import Job, solve_local, solve_or_leave_out
 
 PATIENCE_SECONDS = 5.0
@@ -87,7 +87,7 @@ def train(
     if problem.config.coherent.start != "none":
         coherent = comm.together(partial(solve_coherent, job, owners, local, solution))
     present = {n: each.present for n, each in local.items()}
-    model = keep_model(job, comm, owners, present, solution.network if solution else None)
+    model = keep_model(job, comm, owners, present, Solutions(coarse=solution, coherent=coherent))
     rank_seconds = comm.gather(results.phase_row(job.stopwatch.seconds)[None], comm.size)
     final = Final(coarse=solution, coherent=coherent, model=model)
     comm.on_root(partial(finish, job, layout.attributes["job"], gathered, final, rank_seconds))
@@ -160,8 +160,8 @@ def write_and_gather(job: Job, owners: Communicator, solutions: Mapping[int, Loc
     logs.log.info("all subdomains are finished; writing and gathering what they give")
     solved, subdomains = list(solutions.values()), job.problem.subdomains
     mine = range(min(solutions), max(solutions) + 1)
-    classes = len(job.problem.packed.classes)
-    slabs = results.local_slabs(solved, classes, rank, job.place.device_name)
+    classes, epochs = len(job.problem.packed.classes), job.problem.config.local.epochs
+    slabs = results.local_slabs(solved, classes, epochs, rank, job.place.device_name)
     with job.stopwatch("write"):
         results.write_local(job.directory, owners, mine, subdomains, slabs)
     with job.stopwatch("gather"):

@@ -34,8 +34,13 @@ def striped(samples: int, shape: tuple[int, ...], seed: int) -> tuple[np.ndarray
     return pixels.astype(np.uint8), labels
 
 
-def pack_small(path: Path, shape: tuple[int, ...] = (16, 14), dtype: str = "uint8", patients: int = 0) -> Path:
-    """A packed file of small striped images or volumes; of patients, with so many samples each, if that is not 0."""
+def pack_small(
+    path: Path, shape: tuple[int, ...] = (16, 14), dtype: str = "uint8", patients: int = 0, folds: int = 0
+) -> Path:
+    """A packed file of small striped images or volumes; of patients, with so many samples each, if that is not 0.
+
+    With folds a patient, or a sample, is in one after the other.
+    """
     splits = {}
     for seed, (split, count) in enumerate(SMALL.items()):
         pixels, labels = striped(count, shape, seed)
@@ -44,6 +49,7 @@ def pack_small(path: Path, shape: tuple[int, ...] = (16, 14), dtype: str = "uint
             ids=[f"{split}/{n}" for n in range(count)],
             images=pixels.astype(dtype),
             patients=[f"Smith^{split}{n // patients}" for n in range(count)] if patients else (),
+            fold=[n // max(patients, 1) % folds for n in range(count)] if folds else (),
         )
     write_packed(
         path,

@@ -4,7 +4,7 @@ from inspect import getsource
 
 import pytest
 
-from ddhpc.config import SECTIONS, Coarse, Config, Decomposition, Local
+from ddhpc.config import BEFORE, SECTIONS, Coarse, Config, Decomposition, Local
 from ddhpc.errors import InputError
 from ddhpc.recipes import recipe_path
 
@@ -16,11 +16,12 @@ def test_yaml_round_trip():
 
 def test_an_older_configuration_is_that_of_what_it_did():
     text = Config(local=Local(epochs=3, class_weight="sqrt"), coarse=Coarse(sampling="balanced")).to_yaml()
-    older = "\n".join(line for line in text.splitlines() if not re.match("  (class_weight|sampling):", line))
-    assert older.count("\n") == text.count("\n") - 5
+    lacking = re.compile(f"  ({'|'.join(BEFORE['local'])}):")
+    older = "\n".join(line for line in text.splitlines() if not lacking.match(line))
+    assert older.count("\n") == text.count("\n") - sum(map(len, BEFORE.values())) - 1
     read = Config.from_yaml(older)
     assert [(each.class_weight, each.sampling) for each in (read.local, read.coarse)] == [("none", "natural")] * 2
-    assert read.local.epochs == 3
+    assert (read.local.epochs, read.local.validate_every) == (3, None)
     assert Config.from_yaml("run:\n  seed: 1\n").local.class_weight == "none"
 
 
@@ -29,6 +30,13 @@ def test_classes_are_not_evened_out_twice(section):
     message = f"^--{section}.class_weight sqrt: expected none with --{section}.sampling balanced, after which"
     with pytest.raises(InputError, match=message):
         SECTIONS[section](class_weight="sqrt", sampling="balanced")
+
+
+@pytest.mark.parametrize("option", [{"patience": 3}, {"keep": "best"}])
+def test_what_looks_at_val_needs_validation(option):
+    ((name, value),) = option.items()
+    with pytest.raises(InputError, match=f"^--local.{name} {value}: expected --local.validate_every with it, which is"):
+        Local(validate_every=None, **option)
 
 
 def test_unknown_recipe_names_those_there_are():
@@ -58,10 +66,14 @@ def test_every_field_has_a_docstring(section):
         ("local", "momentum", 1.0, "momentum < 1"),
         ("local", "label_smoothing", 1.0, "below 1"),
         ("local", "shift", -1, "0 or more"),
+        ("local", "validate_every", 0, "at least 1 epoch, or null"),
         ("coarse", "hidden", (0,), "at least 1"),
         ("coarse", "dropout", 1.0, "below 1"),
         ("run", "seed", -1, "0 <= seed"),
         ("run", "threads", -1, "0 or more"),
+        ("local", "patience", 0, "at least 1 epoch, or null"),
+        ("local", "warmup", 1.0, "auto or a share from 0 to below 1"),
+        ("local", "clip", 0.0, "a norm above 0, or null"),
     ],
 )
 def test_bad_values_name_the_option(section, field, value, message):

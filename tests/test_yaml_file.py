@@ -69,7 +69,7 @@ def test_a_configuration_in_results_is_checked(text):
 
 
 def test_values_in_results_have_the_types_of_their_options():
-    for text in ("decomposition: {grid: 4}", "coarse: {hidden: [a]}", "model: {width: wide}", "local: {schedule: x}"):
+    for text in ("decomposition: {grid: 4}", "coarse: {hidden: [a]}", "model: {width: broad}", "local: {schedule: x}"):
         with pytest.raises(ValueError, match="which this version has not"):
             Config.from_yaml(text)
     config = Config.from_yaml("model: {width: auto, depth: 8}\nlocal: {learning_rate: 1}\ndata: {memory_limit: null}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ddhpc.cli.options import parse, parser
 from ddhpc.cli.output import alone
@@ -10,6 +11,7 @@ from ddhpc.errors import InputError
 from ddhpc.visible import tell
 
 OF_METRICS = ("fusion", "positive")
+"""Options of --metrics and --pool."""
 
 
 def run(argv: list[str], started: float) -> None:
@@ -33,6 +35,11 @@ def run(argv: list[str], started: float) -> None:
         help="print sensitivity, specificity, AUC, calibration and more of each class on val and test, with intervals",
     )
     options.add_argument(
+        "--pool",
+        action="store_true",
+        help="print these metrics of the runs of all folds together, each sample decided by the one that tests it",
+    )
+    options.add_argument(
         "--fusion", choices=("dnn", "mean", "vote", "coherent"), help="whose metrics (default: dnn, the final decision)"
     )
     options.add_argument(
@@ -42,16 +49,20 @@ def run(argv: list[str], started: float) -> None:
     )
     given = parse(options, argv)
     paths, stem = [Path(run) for run in given.runs], given.write and Path(given.write)
-    if given.decisions and (len(paths) > 1 or stem or given.metrics):
-        raise InputError(f"--decisions {given.decisions}: expected it with one run, and without --write or --metrics")
-    if given.metrics:
-        if len(paths) > 1:
+    if given.decisions and (len(paths) > 1 or stem or given.metrics or given.pool):
+        raise InputError(
+            f"--decisions {given.decisions}: expected it with one run, and without --write, --metrics or --pool"
+        )
+    if given.metrics or given.pool:
+        if given.metrics and len(paths) > 1:
             raise InputError(f"--metrics: expected one run, found {len(paths)}")
-        alone(lambda: _metrics(paths[0], stem, given.fusion or "dnn", given.positive))
+        alone(lambda: _metrics(paths, stem, given))
         return
     for name in OF_METRICS:
         if getattr(given, name) is not None:
-            raise InputError(f"--{name} {getattr(given, name)}: is of the metrics; expected --metrics with it")
+            raise InputError(
+                f"--{name} {getattr(given, name)}: is of the metrics; expected --metrics or --pool with it"
+            )
 
     from ddhpc.tables.comparison import compare
     from ddhpc.tables.decisions import check_file, write_decisions
@@ -70,7 +81,12 @@ def run(argv: list[str], started: float) -> None:
     alone(show)
 
 
-def _metrics(run: Path, stem: Path | None, fusion: str, positive: str | None) -> None:
+def _metrics(runs: list[Path], stem: Path | None, given: Any) -> None:
     from ddhpc.tables.metrics import print_metrics
+    from ddhpc.tables.pooled import print_pooled
 
-    print_metrics(run, stem, fusion=fusion, positive=positive)
+    asked = {"fusion": given.fusion or "dnn", "positive": given.positive}
+    if given.pool:
+        print_pooled(runs, stem, **asked)
+    else:
+        print_metrics(runs[0], stem, **asked)

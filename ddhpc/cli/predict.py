@@ -49,6 +49,11 @@ def run(argv: list[str], started: float) -> None:
         "--coherent", action="store_true", help="decide by the coherent CNN-DNN, where the run has trained it"
     )
     options.add_argument(
+        "--calibrated",
+        action="store_true",
+        help="calibrate the probabilities by the temperature that was fitted on val; the decided classes stay",
+    )
+    options.add_argument(
         "--memory", type=float, default=1.0, metavar="GIB", help="of whole images that a rank holds at once"
     )
     options.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it computes")
@@ -83,7 +88,8 @@ def run(argv: list[str], started: float) -> None:
     maps = None
     if given.maps:
         maps = comm.together(partial(maps_wanted, Path(given.maps), Path(given.run), overwrite=given.overwrite))
-    settings = Settings(labels=given.labels, coherent=given.coherent, memory=given.memory, maps=maps)
+    how = {"labels": given.labels, "coherent": given.coherent, "calibrated": given.calibrated}
+    settings = Settings(**how, memory=given.memory, maps=maps)
     trained = model.trained
     say(f"{model.folder}: {trained.subdomains} subdomains, {len(trained.classes)} classes; {here.line(comm.size)}")
     found = predict(model, [Path(each) for each in given.sources], comm, here.device, settings)

@@ -23,6 +23,13 @@ def run(argv: list[str], started: float) -> None:
     options.add_argument(
         "--positive", metavar="CLASS", help="class that counts as positive in the metrics (default: the last of two)"
     )
+    options.add_argument(
+        "--pool",
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="runs of all folds of a cross-validation, RUN among them: show their decisions together",
+    )
     options.add_argument("--output", metavar="DIR", help="directory of the page (default: report in the run directory)")
     given = parse(options, argv)
     check_needs()
@@ -31,5 +38,5 @@ def run(argv: list[str], started: float) -> None:
     from ddhpc.report.section import Asked
 
     baseline, output = (Path(path) if path else None for path in (given.baseline, given.output))
-    asked = Asked(ablation=given.ablation, positive=given.positive)
+    asked = Asked(ablation=given.ablation, positive=given.positive, pool=[Path(path) for path in given.pool])
     alone(lambda: tell(str(write_report(Path(given.run), baseline, output, asked))))

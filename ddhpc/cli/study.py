@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,6 +20,7 @@ from ddhpc.data.packed import find, open_packed
 from ddhpc.errors import BAD_INPUT, TO_BE_CONTINUED, InputError, Stopped
 from ddhpc.results import differences, identity, identity_of, is_finished, open_results
 from ddhpc.tables.comparison import compare
+from ddhpc.tables.pooled import print_pooled
 from ddhpc.visible import tell
 from ddhpc.yaml_file import read_yaml
 
@@ -159,8 +160,24 @@ def run_study(
         and (finished := [each.directory for each in trainings if is_finished(each.directory)])
     ):
         compare(finished, directory / "table", seeds_together=True)
+        _pool(trainings, directory)
     if failed:
         raise InputError(f"{study}: {len(failed)} of {len(trainings)} trainings failed: {', '.join(failed)}")
+
+
+def _pool(trainings: Sequence[Training], directory: Path) -> None:
+    """Print and write the metrics of each cross-validation of a study that has trained on all folds."""
+    groups: dict[Config, list[Training]] = {}
+    for training in trainings:
+        config = training.config
+        if config.data.fold is not None and is_finished(training.directory):
+            groups.setdefault(replace(config, data=replace(config.data, fold=None)), []).append(training)
+    for number, (config, group) in enumerate(groups.items(), 1):
+        folds = open_packed(find(config.data.file)).folds
+        if folds and {training.config.data.fold for training in group} == set(range(len(folds))):
+            tell(f"cross-validation of {', '.join(training.directory.name for training in group)}")
+            stem = directory / ("pooled" if len(groups) == 1 else f"pooled_{number}")
+            print_pooled([training.directory for training in group], stem)
 
 
 def _another(training: Training) -> list[str]:

@@ -21,8 +21,15 @@ IDENTITY = ("data_digest", *CODE)
 """What stands beside the sections where a run keeps all that its results depend on, in `run.yaml`."""
 DIGESTS = ("data_digest", "weights_digest")
 """What stands there of files; the second only where a run starts from known weights."""
-BEFORE: dict[str, dict[str, str]] = {
-    section: {"class_weight": "none", "sampling": "natural"} for section in ("local", "coarse")
+NATURAL = {"class_weight": "none", "sampling": "natural"}
+BEFORE: dict[str, dict[str, Any]] = {
+    "data": {"fold": None},
+    "local": {
+        **NATURAL,
+        **{"validate_every": None, "keep": "last", "patience": None},
+        **{"optimizer": "sgd", "warmup": "auto", "clip": None},
+    },
+    "coarse": NATURAL,
 }
 """Options that runs of older versions lack, and the values that say what those did."""
 

@@ -16,11 +16,16 @@ class Data:
     file: str = "fashion_mnist.h5"
     """Packed file (HDF5) with the images; a bare name is also looked up among the data that ship with ddhpc."""
 
+    fold: int | None = None
+    """Cross-validation on a file of `prepare --folds K`: this fold, 0 to K - 1, is test, the next one is val (0 after
+    the last), the others are train. null: the splits as they are stored."""
+
     memory_limit: float | None = None
     """GiB that the windows of a subdomain may take on its device, all splits together. Where they take more they are
     copied to a temporary file in TMPDIR and read from there batch by batch, with the same results. null: no limit."""
 
     def __post_init__(self) -> None:
+        require(self.fold is None or self.fold >= 0, "data.fold", self.fold, "0 or more, or null")
         given = self.memory_limit
         require(given is None or given >= 0, "data.memory_limit", given, "0 or more GiB, or null")
 

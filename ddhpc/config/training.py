@@ -7,10 +7,13 @@ from typing import Literal
 
 from ddhpc.config.checks import check_balance, require
 
+RATES = {"sgd": 0.1, "adamw": 1e-3}
+"""Highest learning rate of each optimizer, unless one is given."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Local:
-    """Training of each local CNN: stochastic gradient descent with Nesterov momentum."""
+    """Training of each local CNN."""
 
     epochs: int = 10
     """Passes over the training images."""
@@ -18,17 +21,29 @@ class Local:
     batch_size: int = 64
     """Images a step."""
 
-    learning_rate: float = 0.1
-    """Highest learning rate of the schedule."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """sgd is stochastic gradient descent with Nesterov momentum; adamw (arXiv:1711.05101) suits networks whose layers
+    need rates of their own, such as those with known weights."""
+
+    learning_rate: float | Literal["auto"] = "auto"
+    """Highest learning rate of the schedule; auto is 0.1 with sgd and 0.001 with adamw."""
 
     schedule: Literal["onecycle", "cosine"] = "onecycle"
-    """onecycle warms up over the first quarter of the steps; cosine starts at the highest rate; both end at zero."""
+    """How the rate falls, after it has risen in the warm-up: by half a cosine to zero."""
+
+    warmup: float | Literal["auto"] = "auto"
+    """Share of the steps in which the rate rises to its highest: with cosine linearly, with onecycle by half a cosine
+    from a 25th of it. auto is 0.25 with onecycle, and 0 with cosine."""
+
+    clip: float | None = None
+    """Largest norm of the gradient of all weights of a CNN; a longer one is scaled to it. In a team it is that of the
+    whole batch, in the coherent CNN-DNN that of each network alone. null: any."""
 
     momentum: float = 0.9
-    """Nesterov momentum."""
+    """Nesterov momentum of sgd."""
 
     weight_decay: float = 5e-4
-    """L2 penalty on the weights."""
+    """L2 penalty on the weights; with adamw decoupled weight decay, of which 0.01 is usual."""
 
     label_smoothing: float = 0.0
     """Share of the target probability that is spread evenly over all classes."""
@@ -59,11 +74,29 @@ class Local:
     other, the same draws on all subdomains. Take it for a few classes with dozens of images each; it repeats
     those of rare classes and leaves frequent ones out, which costs accuracy where there are few to learn from."""
 
+    validate_every: int | None = 5
+    """Epochs from one validation to the next: loss and accuracy on val, after the last epoch in any case, by which
+    overfitting can be seen. Where val is a sixth of train, each costs about a twentieth of an epoch; the training has
+    the same bits with and without. null: never."""
+
+    keep: Literal["last", "best"] = "last"
+    """Weights that are kept of a local CNN: those after its last epoch, or after the one with the lowest loss on val of
+    those that were validated. Since every schedule ends at a rate of zero, the last epoch mostly is the best. What is
+    said of val is then slightly optimistic; test has no part in it."""
+
+    patience: int | None = None
+    """Epochs without a lower loss on val after which the training of a local CNN stops, noticed by its validations.
+    A schedule learns most at its end, when the rate falls, which a stop leaves out: take it to save time where local
+    CNNs overfit early, with keep best. null: never stops early."""
+
     def __post_init__(self) -> None:
         check_balance("local", self.class_weight, self.sampling)
         require(self.epochs >= 1, "local.epochs", self.epochs, "at least 1")
         require(self.batch_size >= 2, "local.batch_size", self.batch_size, "at least 2 (batch normalisation)")
-        require(self.learning_rate > 0, "local.learning_rate", self.learning_rate, "a rate above 0")
+        require(self.rate > 0, "local.learning_rate", self.learning_rate, "auto or a rate above 0")
+        warmup = 0.0 if self.warmup == "auto" else self.warmup
+        require(0 <= warmup < 1, "local.warmup", self.warmup, "auto or a share from 0 to below 1")
+        require(self.clip is None or self.clip > 0, "local.clip", self.clip, "a norm above 0, or null")
         require(0 <= self.momentum < 1, "local.momentum", self.momentum, "0 <= momentum < 1")
         require(self.weight_decay >= 0, "local.weight_decay", self.weight_decay, "0 or more")
         share = self.label_smoothing
@@ -71,6 +104,19 @@ class Local:
         require(self.shift >= 0, "local.shift", self.shift, "0 or more pixels")
         require(0 <= self.rotate <= 90, "local.rotate", self.rotate, "0 to 90 degrees")
         require(0 <= self.intensity < 1, "local.intensity", self.intensity, "a share from 0 to below 1")
+        every = self.validate_every
+        require(every is None or every >= 1, "local.validate_every", every, "at least 1 epoch, or null")
+        require(
+            self.patience is None or self.patience >= 1, "local.patience", self.patience, "at least 1 epoch, or null"
+        )
+        needs = "--local.validate_every with it, which is null"
+        require(every is not None or self.patience is None, "local.patience", self.patience, needs)
+        require(every is not None or self.keep == "last", "local.keep", self.keep, needs)
+
+    @property
+    def rate(self) -> float:
+        """Highest learning rate of the schedule."""
+        return RATES[self.optimizer] if self.learning_rate == "auto" else self.learning_rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +182,8 @@ class Coarse:
 
 @dataclass(frozen=True, kw_only=True)
 class Coherent:
-    """Training of all local CNNs and a coarse DNN end to end, as one network; otherwise as in section local."""
+    """Training of all local CNNs and a coarse DNN end to end, as one network; otherwise as in section local, but it is
+    not validated and keeps its last epoch."""
 
     start: Literal["none", "scratch", "transfer"] = "none"
     """none leaves it out; scratch starts as the local CNNs start, transfer where they and the coarse DNN ended."""

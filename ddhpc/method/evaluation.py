@@ -46,7 +46,7 @@ class Evaluation:
     overall: Table
     """Of all classes together."""
     against_rest: Mapping[int, Table]
-    """By the class that counts as positive; METRICS, AT_THRESHOLD and, of two classes, TEMPERED."""
+    """By the class that counts as positive; METRICS, and with val AT_THRESHOLD and, of two classes, TEMPERED."""
     temperature: float
     """Fitted on val; NaN where there is none. All but TEMPERED is of decisions as they are."""
     owners: Mapping[str, int]
@@ -88,20 +88,20 @@ class _Split:
 
 
 def evaluate(decided: Mapping[str, Decided], positive: int | None = None) -> Evaluation:
-    """All metrics of final decisions on val and test.
+    """All metrics of final decisions on val and test, or on test alone.
 
     Intervals are percentile bootstrap intervals of 2,000 draws, the same ones each time, of whole patients where these
     are known. One way serves all metrics and keeps the images of a patient together, which closed formulas for
     proportions do not; these give the interval only where all draws agree on 0 or 1, see `resampling.measured`.
 
     Args:
-        decided: val, from which temperature and thresholds come, and test.
+        decided: val, from which temperature and thresholds come, and test; without val there are none of these.
         positive: the class that counts as positive; None for the last of two classes, or all in turn where there are
             more.
     """
     split = {name: _Split.of(each) for name, each in decided.items()}
-    classes = decided["val"].decisions.shape[1]
-    temperature = calibration.temperature(decided["val"].decisions, decided["val"].labels)
+    classes, val = decided["test"].decisions.shape[1], decided.get("val")
+    temperature = calibration.temperature(val.decisions, val.labels) if val else np.nan
     shown = [positive] if positive is not None else [1] if classes == 2 else list(range(classes))
     needed = range(classes) if classes > 2 else shown
     columns: dict[str, dict[int, np.ndarray]] = {name: {} for name in split}
@@ -112,7 +112,7 @@ def evaluate(decided: Mapping[str, Decided], positive: int | None = None) -> Eva
             columns[name][k] = split[name].columns(diagnostics.statistic(task))
         if k in shown:
             against_rest[k] = _metrics(split, tasks, {name: columns[name][k] for name in split})
-            if classes == 2:
+            if classes == 2 and val:
                 _add(against_rest[k], _tempered(split, temperature, k))
     return Evaluation(
         overall=_overall(split, columns, temperature),
@@ -131,8 +131,9 @@ def _add(table: Table, other: Table) -> None:
 def _metrics(
     split: Mapping[str, _Split], tasks: Mapping[str, OneAgainstRest], columns: Mapping[str, np.ndarray]
 ) -> Table:
-    """METRICS and AT_THRESHOLD of a class against the rest."""
-    threshold = diagnostics.curve(tasks["val"].positive, tasks["val"].score).youden()
+    """METRICS and, where there is val, AT_THRESHOLD of a class against the rest."""
+    val = tasks.get("val")
+    threshold = diagnostics.curve(val.positive, val.score).youden() if val else None
     table: Table = {}
     for name, task in tasks.items():
         found = columns[name][:, len(COUNTS) :]
@@ -140,6 +141,8 @@ def _metrics(
         for metric, column in zip(METRICS, found.T, strict=True):
             column = centred(column) if metric == "ece" else column
             _add(table, {metric: {name: split[name].measured(column, of.get(metric))}})
+        if threshold is None:
+            continue
         at = OneAgainstRest(positive=task.positive, score=task.score, decided=task.score >= threshold)
         shares = split[name].columns(diagnostics.rates(at))[:, :2]
         shares = np.full_like(shares, np.nan) if np.isnan(threshold) else shares
@@ -208,7 +211,7 @@ def _overall(split: Mapping[str, _Split], columns: Mapping[str, Mapping[int, np.
             found["mcc"] = each_split.measured(diagnostics.many_classes(counted))
             found |= {"brier": each_split.measured(brier), "ece": each_split.measured(centred(ece))}
         _add(table, {metric: {name: one} for metric, one in found.items()})
-    if len(columns["val"]) > 1:
+    if len(columns["test"]) > 1 and "val" in split:
         _add(table, _tempered(split, temperature, None))
     return table
 

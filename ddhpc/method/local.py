@@ -16,8 +16,9 @@ from ddhpc.config import Local
 from ddhpc.method.augmentation import augment_geometry, augment_intensity
 from ddhpc.method.class_balance import drawn, weighted_loss
 from ddhpc.method.decomposition import extent
+from ddhpc.method.metrics import accuracy, cross_entropy
 from ddhpc.method.team import ALONE, Team
-from ddhpc.method.training import History, State, autocast, schedule, sgd
+from ddhpc.method.training import History, State, autocast, new_optimizer, schedule, update
 from ddhpc.method.windows import Images, channels_last
 from ddhpc.models.features import with_features
 
@@ -31,9 +32,19 @@ On a CPU more than 32 gain little, and a single image costs as much as all of a 
 DECISION_PIXELS = 2**20
 """Pixels of a batch of decisions, so that the layers' outputs for volumes do not need more memory than training."""
 
-Step = Callable[[float, float, Callable[[], State]], None]
-"""Called after each step with the share of steps done, the accuracy of the last epoch (NaN in the first), and a
-function that gives all that the next step depends on."""
+Step = Callable[[float, History, Callable[[], State]], None]
+"""Called after each step with the share of steps done, the history of the epochs before, and a function that gives all
+that the next step depends on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """What a local CNN in training is looked at with."""
+
+    images: Images
+    """The windows of the val split."""
+    labels: np.ndarray
+    """[S] int64."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +62,8 @@ class LocalProblem:
     """The ranks that train together, on the same problem, each on its rows of every batch."""
     seed: int = 0
     """Of the run, for the draws of an epoch that are the same on all subdomains."""
+    validation: Validation | None = None
+    """None where nobody looks at it."""
 
     @property
     def members(self) -> Tensor:
@@ -74,7 +87,7 @@ class LocalTraining:
     def __init__(self, cnn: nn.Module, problem: LocalProblem) -> None:
         self.problem, self.cnn, self.device = problem, cnn, problem.images.mean.device
         self.model = problem.team.parallel(cnn)
-        self.optimizer = sgd(cnn, problem.config)
+        self.optimizer = new_optimizer(cnn, problem.config)
         self.rate = schedule(self.optimizer, problem.config, problem.config.epochs * problem.batches)
         labels, config = problem.labels[problem.members.numpy()], problem.config
         classes = int(problem.labels.max()) + 1
@@ -93,13 +106,15 @@ class LocalTraining:
         """That this epoch took so far."""
         self.learning_rate = 0.0
         """Of the last step."""
+        self.best: State = {}
+        """State dictionary of the CNN after the best epoch so far, in main memory; empty unless it is to be kept."""
 
     def state(self) -> State:
         """All of it, and the random numbers of this process, as `checkpoint.save` takes it; collective in a team."""
         team = self.problem.team
         return {
             **{name: getattr(self, name).state_dict() for name in ("cnn", "optimizer", "rate")},
-            **{name: getattr(self, name) for name in ("order", "step", "seconds", "learning_rate")},
+            **{name: getattr(self, name) for name in ("order", "step", "seconds", "learning_rate", "best")},
             **{name: team.gathered(getattr(self, name)) for name in ("loss", "right")},
             "history": self.history.state(),
             "random": torch.get_rng_state(),
@@ -116,6 +131,7 @@ class LocalTraining:
         for name in ("step", "seconds", "learning_rate"):
             setattr(self, name, state[name])
         self.history = History(**state["history"])
+        self.best = state.get("best", {})  # which checkpoints of older versions lack
         torch.set_rng_state(state["random"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["random_gpu"], self.device)
@@ -139,11 +155,33 @@ class LocalTraining:
             seconds=self.seconds,
         )
         self.step, self.seconds = 0, 0.0
-        self.history.check_finite("local.learning_rate", self.problem.config.learning_rate)
+        self.history.check_finite("local.learning_rate", self.problem.config.rate)
+
+    def validate(self) -> bool:
+        """Note loss and accuracy on val, where that is due after this epoch; draws no random numbers.
+
+        Returns:
+            Whether the training stops here, since the loss on val has not fallen for `local.patience` epochs.
+        """
+        problem, history, validation = self.problem, self.history, self.problem.validation
+        every, epochs = problem.config.validate_every, problem.config.epochs
+        if validation is None or every is None or (len(history) % every and len(history) < epochs):
+            return False
+        decisions = local_outputs(self.cnn, validation.images, problem.config.precision, team=problem.team)
+        self.cnn.train()
+        weights = self.criterion.weights
+        history.val_loss[-1] = cross_entropy(
+            decisions, validation.labels, None if weights is None else weights.cpu().numpy()
+        )
+        history.val_accuracy[-1] = float(accuracy(decisions, validation.labels))
+        if problem.config.keep == "best" and history.best == len(history):
+            self.best = {name: values.cpu().clone() for name, values in self.cnn.state_dict().items()}
+        patience = problem.config.patience
+        return patience is not None and len(history) - history.best >= patience
 
 
 def train_local(cnn: nn.Module, problem: LocalProblem, on_step: Step, saved: State | None = None) -> History:
-    """Train a local CNN in place.
+    """Train a local CNN in place, to its last epoch or until its patience ends.
 
     Args:
         cnn: network from [B, C, *window] to [B, K] logits, on the device of the images.
@@ -179,16 +217,19 @@ def train_local(cnn: nn.Module, problem: LocalProblem, on_step: Step, saved: Sta
                 loss = loss * (len(batch) * team.size / batch_size)
             training.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            training.optimizer.step()
+            update(cnn, training.optimizer, config.clip)
             training.learning_rate = float(training.rate.get_last_lr()[0])
             training.rate.step()
             training.loss += loss.detach()
             training.right += (logits.argmax(1) == target[batch]).sum()
             training.step += 1
             training.seconds = time.perf_counter() - started
-            done = (epoch + training.step / batches) / config.epochs
-            on_step(done, training.history.accuracy[-1] if epoch else float("nan"), training.state)
+            on_step((epoch + training.step / batches) / config.epochs, training.history, training.state)
         training.end_epoch()
+        if training.validate():
+            break
+    if training.best:
+        cnn.load_state_dict(training.best)
     return training.history
 
 

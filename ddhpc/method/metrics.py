@@ -9,6 +9,7 @@ from statistics import NormalDist
 import numpy as np
 
 from ddhpc.method import diagnostics
+from ddhpc.method.calibration import LEAST
 from ddhpc.method.resampling import CONFIDENCE, RESAMPLES, blockwise, draws, measured, owners
 from ddhpc.wording import listed
 
@@ -34,6 +35,22 @@ def accuracy(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """
     right: np.ndarray = decisions.argmax(-1) == labels
     return np.asarray(right.mean(-1))
+
+
+def cross_entropy(decisions: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Mean negative logarithm of the probability that samples have of their label.
+
+    Args:
+        decisions: [S, K] class probabilities.
+        labels: [S] int64.
+        weights: [K], what a sample of each class weighs; all 1 without them.
+
+    Example:
+        >>> round(cross_entropy(np.array([[0.5, 0.5], [0.75, 0.25]]), np.array([0, 1])), 4)
+        1.0397
+    """
+    own = np.maximum(decisions[np.arange(len(labels)), labels], LEAST, dtype=np.float64)
+    return float(-np.mean(np.log(own) * (1 if weights is None else weights[labels])))
 
 
 def confusion(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray:

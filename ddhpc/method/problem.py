@@ -167,7 +167,7 @@ def open_problem(config: Config) -> Problem:
 
     The local CNN of each size of window is built once, so that one which cannot work is found before training.
     """
-    packed = open_packed(find(config.data.file))
+    packed = open_packed(find(config.data.file), config.data.fold)
     decomposition = windows(packed.image_shape, config.decomposition.grid, config.decomposition.overlap)
     width = config.model.width
     if isinstance(width, str):

@@ -60,6 +60,10 @@ class Trained:
     """How the coarse DNN is built; None where there is a single subdomain, whose decision is the final one."""
     coherent: bool
     """Whether there are networks of the coherent CNN-DNN as well."""
+    temperature: float | None = None
+    """That calibrates the final decisions, fitted on val; None where none is best, or an older version made it."""
+    coherent_temperature: float | None = None
+    """The same of the coherent CNN-DNN."""
     precision: str
     """See `config.Local`."""
     preparation: str

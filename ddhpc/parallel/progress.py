@@ -11,7 +11,7 @@ import numpy as np
 from rich.live import Live
 
 from ddhpc.parallel.communicator import Communicator
-from ddhpc.parallel.standing import Pace, Standing
+from ddhpc.parallel.standing import Accuracy, Pace, Standing
 from ddhpc.terminal import console, is_terminal
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ LINE_SECONDS = 10.0
 class Progress:
     """Collects how far each subdomain is, and shows it on rank 0.
 
-    Other ranks send four numbers every half second at most and do not wait for them to arrive; rank 0 looks for them
+    Other ranks send five numbers every half second at most and do not wait for them to arrive; rank 0 looks for them
     between its own training steps.
 
     Args:
@@ -55,8 +55,8 @@ class Progress:
         if self._live:
             self._live.__exit__(kind, error, trace)
 
-    def step(self, subdomain: int, fraction: float, accuracy: float) -> None:
-        """Note that `fraction` of the steps of `subdomain` are done, at this accuracy on the training images.
+    def step(self, subdomain: int, fraction: float, accuracy: Accuracy) -> None:
+        """Note that `fraction` of the steps of `subdomain` are done, at this accuracy.
 
         Cheap: called after every step, it does something every half second.
         """
@@ -69,7 +69,7 @@ class Progress:
             self.show()
         else:
             self._sending = [request for request in self._sending if not request.Test()]
-            news = np.array([subdomain, fraction, accuracy, self._pace.left()])
+            news = np.array([subdomain, fraction, *accuracy, self._pace.left()])
             self._sending.append(self._comm.Isend(news, dest=0, tag=NEWS))
 
     def show(self) -> None:
@@ -78,11 +78,11 @@ class Progress:
             return
         from mpi4py import MPI
 
-        news, status = np.empty(4), MPI.Status()
+        news, status = np.empty(5), MPI.Status()
         while self._comm.Iprobe(tag=NEWS, status=status):
             self._comm.Recv(news, source=status.source, tag=NEWS)
-            subdomain, *rest = news.tolist()
-            self.standing.note(status.source, int(subdomain), *rest)
+            subdomain, fraction, train, val, left = news.tolist()
+            self.standing.note(status.source, int(subdomain), fraction, Accuracy(train, val), left)
         if self._live:
             self._live.update(self.standing.table(), refresh=True)
         elif time.monotonic() >= self._next_line:

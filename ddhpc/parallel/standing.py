@@ -5,12 +5,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from rich.table import Table
 
 SURE_SECONDS = 10.0
 """Training from which on a rank estimates what is left: the first steps are slow."""
+
+
+class Accuracy(NamedTuple):
+    """Of a CNN in training; NaN where it is not known yet."""
+
+    train: float = math.nan
+    """In its last epoch."""
+    val: float = math.nan
+    """In its last validation."""
 
 
 def as_clock(seconds: float) -> str:
@@ -66,13 +76,13 @@ class Standing:
         """Number of the first subdomain."""
         self.fraction = np.zeros(shares[-1].stop - self.first)
         """[n] float64, of the steps of each subdomain."""
-        self.accuracy = np.full(len(self.fraction), np.nan)
-        """[n] float64, on the training images, in the last epoch of each subdomain."""
+        self.accuracy = np.full((len(self.fraction), 2), np.nan)
+        """[n, 2] float64, `Accuracy` of each subdomain."""
         self.left = np.array([np.nan if share else 0.0 for share in shares])
         """[R] float64, seconds that each rank still needs; NaN where it cannot tell yet."""
         self.started = time.monotonic()
 
-    def note(self, rank: int, subdomain: int, fraction: float, accuracy: float, left: float) -> None:
+    def note(self, rank: int, subdomain: int, fraction: float, accuracy: Accuracy, left: float) -> None:
         """Take in how far a subdomain of a rank is, and the seconds that the rank still needs."""
         n = subdomain - self.first
         self.fraction[n], self.accuracy[n], self.left[rank] = fraction, accuracy, left
@@ -107,8 +117,10 @@ class Standing:
         """One line for a log."""
         shown = ", ".join(f"{name} subdomain {self.first + n}: epoch {self._epoch(n)}" for name, n in self._extremes())
         details = f" ({shown})" if shown else ""
-        seen = self.accuracy[np.isfinite(self.accuracy)]
-        accuracy = f", training accuracy {seen.min():.1%} to {seen.max():.1%}" if len(seen) else ""
+        accuracy = ""
+        for name, shares in zip(("training accuracy", "on val"), self.accuracy.T, strict=True):
+            if len(seen := shares[np.isfinite(shares)]):
+                accuracy += f", {name} {seen.min():.1%} to {seen.max():.1%}"
         elapsed = as_clock(time.monotonic() - self.started)
         return (
             f"  {elapsed}  local CNNs {self.fraction.mean():.0%}: {self._counts()}{details}{accuracy}, "
@@ -120,12 +132,12 @@ class Standing:
         elapsed = as_clock(time.monotonic() - self.started)
         title = f"local CNNs  {elapsed} elapsed, {self.time_left()} left"
         table = Table(title=title, title_justify="left", min_width=60)
-        for column in ("", "subdomain", "epoch", "training accuracy", ""):
+        for column in ("", "subdomain", "epoch", "training accuracy", "on val", ""):
             table.add_column(column, justify="right")
         for name, n in self._extremes():
-            accuracy = f"{self.accuracy[n]:.1%}" if np.isfinite(self.accuracy[n]) else "-"
-            table.add_row(name, str(self.first + n), self._epoch(n), accuracy, bar(self.fraction[n]))
-        table.add_row("all", self._counts(), "", "", bar(self.fraction.mean()))
+            shares = (f"{share:.1%}" if np.isfinite(share) else "-" for share in self.accuracy[n])
+            table.add_row(name, str(self.first + n), self._epoch(n), *shares, bar(self.fraction[n]))
+        table.add_row("all", self._counts(), "", "", "", bar(self.fraction.mean()))
         return table
 
 

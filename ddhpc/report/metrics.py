@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isnan
 
 import h5py
 import numpy as np
 
 from ddhpc.method import calibration, diagnostics
-from ddhpc.method.evaluation import AT_THRESHOLD, SPLITS, Evaluation
+from ddhpc.method.evaluation import AT_THRESHOLD, Evaluation, Table
 from ddhpc.method.resampling import Measured
 from ddhpc.report.figures import curves
 from ddhpc.report.figures.curves import Named
@@ -33,24 +33,7 @@ def metrics(file: h5py.File, positive: str | None = None) -> list[Section]:
     """
     classes, found = names(file["classes"]), evaluated(file, positive=positive)
     labels, decisions = file["samples/test/label"][...], final_decisions(file, "dnn", "test")
-    drawn = {
-        k: diagnostics.curve(labels == k, np.asarray(decisions[:, k], np.float64))
-        for k in found.against_rest
-        if 0 < (labels == k).sum() < len(labels)
-    }
-    named = {
-        metric: [
-            Named(
-                name=shortened(classes[k]),
-                curve=curve,
-                value=found.against_rest[k][metric]["test"].value,
-                label=shown(found.against_rest[k][metric]["test"]),
-                chosen=_chosen(found.against_rest[k]),
-            )
-            for k, curve in drawn.items()
-        ]
-        for metric in ("auc", "average_precision")
-    }
+    named = {metric: curves_of(found, classes, decisions, labels, metric) for metric in ("auc", "average_precision")}
     return [
         _table(found, classes),
         *_by_class(found, classes),
@@ -60,23 +43,57 @@ def metrics(file: h5py.File, positive: str | None = None) -> list[Section]:
     ]
 
 
+def curves_of(
+    found: Evaluation, classes: list[str], decisions: np.ndarray, labels: np.ndarray, metric: str
+) -> list[Named]:
+    """The curve of each class that counts as positive in turn, by which a metric of test is named; no undefined ones.
+
+    Args:
+        found: the metrics.
+        classes: K names.
+        decisions: [S, K] of test.
+        labels: [S] int64.
+        metric: in the legend.
+    """
+    return [
+        Named(
+            name=shortened(classes[k]),
+            curve=diagnostics.curve(labels == k, np.asarray(decisions[:, k], np.float64)),
+            value=table[metric]["test"].value,
+            label=shown(table[metric]["test"]),
+            chosen=_chosen(table),
+        )
+        for k, table in found.against_rest.items()
+        if 0 < (labels == k).sum() < len(labels)
+    ]
+
+
 def _chosen(table: Mapping[str, Mapping[str, Measured]]) -> tuple[float, float] | None:
+    """Where a threshold of val is on the ROC curve of test; None where there is none."""
+    if THRESHOLD not in table:
+        return None
     at = table[SENSITIVITY]["test"].value, table[SPECIFICITY]["test"].value
     return None if isnan(sum(at)) else at
 
 
 def _table(found: Evaluation, classes: list[str]) -> Section:
-    rows, both = [], list(blocks(found, classes))
-    for title, table in both[:2] if len(found.against_rest) == 1 else both[:1]:
-        rows += [(title, *[""] * len(SPLITS))]
-        rows += [(NAMES.get(name, name), *(shown(each[split]) for split in SPLITS)) for name, each in table.items()]
+    both = list(blocks(found, classes))
     return Section(
         name="metrics",
         title="Metrics",
         caption=" ".join(filter(None, [*remarks(found), rare(found)])),
-        head=("dnn", *SPLITS),
-        rows=rows,
+        head=("dnn", *found.owners),
+        rows=rows_of(found, both[:2] if len(found.against_rest) == 1 else both[:1]),
     )
+
+
+def rows_of(found: Evaluation, chosen: Iterable[tuple[str, Table]]) -> list[tuple[str, ...]]:
+    """The rows of some `blocks` of the metrics, a column for each split."""
+    rows: list[tuple[str, ...]] = []
+    for title, table in chosen:
+        rows += [(title, *[""] * len(found.owners))]
+        rows += [(NAMES.get(name, name), *map(shown, each.values())) for name, each in table.items()]
+    return rows
 
 
 def _by_class(found: Evaluation, classes: list[str]) -> list[Section]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
@@ -48,6 +49,7 @@ def write_report(run: Path, baseline: Path | None, output: Path | None, asked: A
         other = stack.enter_context(_whole(baseline)) if baseline else None
         if baseline and other is not None:
             check_baseline(file, other, baseline)
+        _check_pool(run, asked.pool)
         found = sections(file, other, pictures(file), asked)
         with file_system(directory):
             directory.mkdir(parents=True, exist_ok=True)
@@ -56,6 +58,16 @@ def write_report(run: Path, baseline: Path | None, output: Path | None, asked: A
             part.write_text(_html(run, file, other, found, images), encoding="utf-8")
             replace(part, page)
     return page
+
+
+def _check_pool(run: Path, runs: Sequence[Path]) -> None:
+    """InputError unless runs that are pooled are whole and the run of the page is one of them."""
+    for each in runs:
+        _whole(each).close()
+    if runs and run.resolve() not in [each.resolve() for each in runs]:
+        raise InputError(
+            f"--pool: {run} is not among {', '.join(map(str, runs))}; expected the run of the page as well"
+        )
 
 
 def _whole(run: Path) -> h5py.File:

@@ -39,11 +39,11 @@ class Pictures:
 
 def pictures(file: h5py.File) -> Pictures:
     """The test images of the run that a results file tells of."""
-    named = Config.from_yaml(file.attrs["config"]).data.file
+    data = Config.from_yaml(file.attrs["config"]).data
     try:
-        packed = open_packed(find(named))
+        packed = open_packed(find(data.file))
     except InputError:
-        return Pictures(packed=None, lacking=f"The packed file {named} was not found, so the canvas is empty.")
+        return Pictures(packed=None, lacking=f"The packed file {data.file} was not found, so the canvas is empty.")
     if packed.digest != file.attrs["data_digest"]:
-        return Pictures(packed=None, lacking=f"{named} holds other data by now, so the canvas is empty.")
-    return Pictures(packed=packed, lacking="")
+        return Pictures(packed=None, lacking=f"{data.file} holds other data by now, so the canvas is empty.")
+    return Pictures(packed=packed.of_fold(data.fold), lacking="")

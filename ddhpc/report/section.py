@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from matplotlib.figure import Figure
 
@@ -35,6 +36,8 @@ class Asked:
     """What each input of the coarse DNN brought, which is solved again for it; see `ablation`."""
     positive: str | None = None
     """The class that counts as positive in the metrics; None for the last of two."""
+    pool: Sequence[Path] = ()
+    """Runs of all folds of a cross-validation, of which the run is one; see `pooled`."""
 
 
 PLAIN = Asked()

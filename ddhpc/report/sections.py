@@ -11,8 +11,10 @@ from ddhpc.method.metrics import scores
 from ddhpc.report.ablation import ablation
 from ddhpc.report.dependence import dependence
 from ddhpc.report.figures import accuracy, domain, training
+from ddhpc.report.learning import curves
 from ddhpc.report.metrics import metrics
 from ddhpc.report.picture import Pictures
+from ddhpc.report.pooled import pooled
 from ddhpc.report.section import OLD, Asked, Section
 from ddhpc.results import has_coarse_image, names, patients
 from ddhpc.results.cost import critical_path, differences, machine
@@ -33,11 +35,12 @@ def sections(file: h5py.File, baseline: h5py.File | None, pictures: Pictures, as
         _decomposition(file, area, pictures),
         _fusions(file, baseline),
         *ablation(file, asked.ablation),
+        *pooled(asked.pool, asked.positive),
         *metrics(file, asked.positive),
         _local(file, area),
         _confusion(file),
         dependence(file, area, pictures),
-        _curves(file),
+        curves(file),
         _time(file),
         _speedup(file, baseline),
     ]
@@ -154,37 +157,6 @@ def _confusion(file: h5py.File) -> Section:
         alt=f"Confusion matrix of {len(classes)} classes on test. {most}",
         head=("true class", *classes),
         rows=[(name, *map(str, line)) for name, line in zip(classes, counts.tolist(), strict=True)],
-    )
-
-
-def _curves(file: h5py.File) -> Section:
-    history, slowest = file["local/history"], critical_path(file).slowest
-    loss, share = history["loss"][...], history["accuracy"][...]
-    seconds = history["seconds"][...].sum(axis=1)
-    return Section(
-        name="curves",
-        title="How the local CNNs learned",
-        caption="On the training images, in the steps as they were made. Marked is the local CNN that took longest, "
-        "which the coarse problem waits for.",
-        figure=training.curves(loss, share, slowest),
-        alt=f"Loss and training accuracy of {len(loss)} local CNNs over {loss.shape[1]} epochs",
-        head=(
-            "subdomain",
-            "loss, first epoch",
-            "last epoch",
-            "accuracy on train, first epoch",
-            "last epoch",
-            "epochs took",
-        ),
-        rows=[
-            (
-                str(n),
-                *(f"{loss[n, epoch]:.4f}" for epoch in (0, -1)),
-                *(percent(share[n, epoch]) for epoch in (0, -1)),
-                duration(seconds[n]),
-            )
-            for n in np.flatnonzero(np.isfinite(seconds))
-        ],
     )
 
 

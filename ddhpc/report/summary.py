@@ -13,6 +13,7 @@ from ddhpc.method.decomposition import extent
 from ddhpc.method.metrics import scores
 from ddhpc.results import has_coarse_image, names, patients
 from ddhpc.results.cost import critical_path, differences, machine
+from ddhpc.results.epochs import epochs
 from ddhpc.tables.run import shortfall, unchosen
 from ddhpc.wording import by, duration, percent, plural
 
@@ -56,7 +57,9 @@ def summary(file: h5py.File, baseline: h5py.File | None) -> list[str]:
     lower, upper = (file[f"decomposition/{name}"][:parts].tolist() for name in ("lower", "upper"))
     sizes = sorted({extent(tuple(map(slice, low, high))) for low, high in zip(lower, upper, strict=True)})
     windows = by(sizes[0]) if len(sizes) == 1 else f"{by(sizes[0])} to {by(sizes[-1])}"
-    parameters, epochs, seed = file["local/parameters"][...], config.local.epochs, attributes["seed"]
+    parameters, seed = file["local/parameters"][...], attributes["seed"]
+    ran = epochs(file)
+    most = f"{'up to ' * bool((ran.trained < ran.planned).any())}{plural(ran.planned, 'epoch')}"
     noun = "volumes" if len(shape) == 3 else "images"
     data = (
         f"{Path(config.data.file).name} holds {counts['train']:,} train, {counts['val']:,} val and "
@@ -75,7 +78,7 @@ def summary(file: h5py.File, baseline: h5py.File | None) -> list[str]:
             f"A grid of {by(config.decomposition.grid)} with overlap {config.decomposition.overlap} makes {parts} "
             f"subdomains with windows of {windows}{_coarse_image(file)}. On each a {config.model.name} of "
             f"{parameters.max():,} parameters ({parameters.sum():,} on all) was trained for "
-            f"{plural(epochs, 'epoch')}, with seed {seed}.",
+            f"{most}, with seed {seed}.",
             f"The slowest local CNN (subdomain {path.slowest}) took {duration(path.local)} of {path.clock} time and "
             f"the coarse DNN {duration(path.coarse)}: a critical path of {duration(path.seconds)}"
             + (
@@ -90,7 +93,7 @@ def summary(file: h5py.File, baseline: h5py.File | None) -> list[str]:
             *told,
             data,
             f"A {config.model.name} of {parameters.max():,} parameters was trained on whole {noun} for "
-            f"{plural(epochs, 'epoch')}, with seed {seed}, in {duration(path.local)} of {path.clock} time.",
+            f"{most}, with seed {seed}, in {duration(path.local)} of {path.clock} time.",
         ]
     absent = int(np.isnan(file["local/val/accuracy"][...]).sum())
     if absent:

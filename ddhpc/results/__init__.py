@@ -22,6 +22,7 @@ from ddhpc.results.identity import (
     identity_of,
 )
 from ddhpc.results.lock import counted, earlier_jobs, lock
+from ddhpc.results.pooled import Pooled, fold_of, pool
 from ddhpc.results.reader import has_coarse_image, names, open_results, patients, verify
 from ddhpc.results.run_directory import FILE, PART, begin, file_system, is_finished, run_directory
 from ddhpc.results.writer import Outcome, Timing, check_own, finish, local_slabs, write_local
@@ -36,6 +37,7 @@ __all__ = [
     "SCORED",
     "Layout",
     "Outcome",
+    "Pooled",
     "Timing",
     "begin",
     "check_alike",
@@ -52,6 +54,7 @@ __all__ = [
     "fingerprint",
     "finish",
     "flat",
+    "fold_of",
     "gather_local",
     "git_commit",
     "has_coarse_image",
@@ -65,6 +68,7 @@ __all__ = [
     "open_results",
     "patients",
     "phase_row",
+    "pool",
     "run_directory",
     "stored_outputs",
     "verify",

@@ -38,9 +38,6 @@ def evaluated(file: h5py.File, fusion: str = "dnn", positive: str | None = None)
     Raises:
         InputError: names the option, --fusion or --positive, where the run has no such thing.
     """
-    classes = names(file["classes"])
-    if positive is not None and positive not in classes:
-        raise InputError(f"--positive {positive}: no class of {file.filename}; expected one of {', '.join(classes)}")
     decided = {
         split: Decided(
             decisions=final_decisions(file, fusion, split),
@@ -49,4 +46,12 @@ def evaluated(file: h5py.File, fusion: str = "dnn", positive: str | None = None)
         )
         for split in SPLITS
     }
-    return evaluate(decided, None if positive is None else classes.index(positive))
+    return evaluate(decided, positive_class(file, positive))
+
+
+def positive_class(file: h5py.File, positive: str | None) -> int | None:
+    """The index of the class of the option --positive, None without it; InputError where the run has no such class."""
+    classes = names(file["classes"])
+    if positive is not None and positive not in classes:
+        raise InputError(f"--positive {positive}: no class of {file.filename}; expected one of {', '.join(classes)}")
+    return None if positive is None else classes.index(positive)

@@ -56,7 +56,13 @@ LOCAL_UNITS = {
     "history/accuracy": "1",
     "history/learning_rate": "1",
     "history/seconds": "s",
+    "history/val_loss": "nat",
+    "history/val_accuracy": "1",
 }
+HISTORY = ("loss", "accuracy", "learning_rate", "seconds", "val_loss", "val_accuracy")
+"""What is known of each epoch of a local CNN."""
+HISTORIES = {"local": HISTORY, "coarse": ("loss", "accuracy"), COHERENT: HISTORY[:4]}
+"""By group; other networks than local CNNs are not validated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,11 +232,15 @@ def _create_histories(file: h5py.File, layout: Layout) -> None:
         epoch = history.create_dataset("epoch", data=np.arange(1, epochs_of[group] + 1))
         epoch.make_scale("epoch")
         shape = tuple(len(scale) for scale in (*scales, epoch))
-        names = ("loss", "accuracy") if group == "coarse" else ("loss", "accuracy", "learning_rate", "seconds")
-        for name in names:
+        for name in HISTORIES[group]:
             _dataset(history, name, shape, np.float64, LOCAL_UNITS[f"history/{name}"], [*scales, epoch])
         history["accuracy"].attrs["description"] = "on the training images, in the steps as they were made"
         _plot(history, "loss", ["../../subdomain", "epoch"] if scales else ["epoch"])
+    file["local/history"].attrs["description"] = "NaN from where a training stopped early, see local.patience"
+    for name in ("val_loss", "val_accuracy"):
+        validated = file[f"local/history/{name}"]
+        validated[...] = np.nan
+        validated.attrs["description"] = "after the epoch, see local.validate_every; NaN where there was no validation"
 
 
 def _create_fusions(file: h5py.File, layout: Layout) -> None:

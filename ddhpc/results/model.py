@@ -6,12 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import prod
+from math import inf, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import ddhpc
-from ddhpc.config import Coarse
+from ddhpc.config import BEFORE, Coarse
 from ddhpc.data.hdf5 import attribute, reason
 from ddhpc.data.packed.checks import DTYPES
 from ddhpc.errors import InputError
@@ -40,6 +40,8 @@ ABOUT = ("data_digest", "run")
 HINTS = get_type_hints(Trained)
 CUT = ("grid", "overlap", "coarse_shape")
 """Fields of `Trained` that section `decomposition` of the description holds."""
+TEMPERATURES = ("temperature", "coherent_temperature")
+"""Fields that descriptions of before lack."""
 PLAIN = tuple(name for name in HINTS if name not in (*CUT, "decomposition", "networks", "coarse"))
 """Fields of `Trained` that the description holds as they are."""
 
@@ -185,6 +187,7 @@ def to_dict(trained: Trained, files: Mapping[str, str], about: Mapping[str, str]
         "features": trained.features,
         "coarse": asdict(trained.coarse) if trained.coarse else None,
         "coherent": trained.coherent,
+        **{name: getattr(trained, name) for name in TEMPERATURES},
         "preparation": trained.preparation,
         "files": dict(files),
     }
@@ -196,9 +199,9 @@ def from_dict(found: Any) -> Trained:
     version, cut = found["format_version"], found["decomposition"]
     if type(version) is not int or not 1 <= version <= MODEL_VERSION:
         raise ValueError(f"has format version {str(version)[:20]}, expected {MODEL_VERSION}")
-    plain = _checked(found, PLAIN) | _checked(cut, CUT)
+    plain = _checked({**dict.fromkeys(TEMPERATURES), **found}, PLAIN) | _checked(cut, CUT)
     networks = tuple(_section(Network, each, apart=("extent",)) for each in found["subdomains"])
-    coarse = _section(Coarse, found["coarse"]) if found["coarse"] is not None else None
+    coarse = _section(Coarse, {**BEFORE["coarse"], **found["coarse"]}) if found["coarse"] is not None else None
     if not _consistent(plain, len(networks), coarse is not None):
         raise ValueError("has sizes, statistics and networks that do not fit together")
     decomposition = windows(plain["image_shape"], plain["grid"], plain["overlap"])
@@ -228,6 +231,7 @@ def _consistent(plain: Mapping[str, Any], networks: int, coarse: bool) -> bool:
         and plain["features"] >= 0
         and len(plain["mean"]) == len(plain["std"]) == channels >= 1
         and min(plain["std"]) > 0
+        and all(plain[name] is None or 0 < plain[name] < inf for name in TEMPERATURES)
         and subdomains == networks
         and coarse == (networks > 1)
         and (
@@ -246,6 +250,13 @@ def _section(kind: type, found: Mapping[str, Any], apart: tuple[str, ...] = ()) 
     return kind(**with_tuples(given))
 
 
-def with_coarse(model: Model, coarse: Coarse, features: int) -> Trained:
+def with_coarse(model: Model, coarse: Coarse, features: int, temperature: float | None) -> Trained:
     """What a model is whose second level is solved again."""
-    return replace(model.trained, coarse=coarse, features=features, coherent=False)
+    return replace(
+        model.trained,
+        coarse=coarse,
+        features=features,
+        temperature=temperature,
+        coherent=False,
+        coherent_temperature=None,
+    )

@@ -45,6 +45,8 @@ def describe_run(problem: Problem, comm: Communicator, place: Place) -> results.
         "processor": processor(),
         **{name: value for name, value in os.environ.items() if name.startswith("SLURM_JOB_")},
     }
+    if packed.folds and packed.fold is not None:
+        attributes["folds"] = len(packed.folds)
     if comm.rank == 0:
         attributes |= {"hosts": hosts, "devices": devices}
     return results.Layout(

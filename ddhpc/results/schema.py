@@ -34,10 +34,12 @@ DATASETS: dict[str, tuple[str, str]] = {
 }
 """Kinds of the elements, and extents: N subdomains, K classes, E epochs, d dimensions, samples by their split."""
 
+_VALIDATED = ("local/history/val_loss", "local/history/val_accuracy")
 NOT_ALWAYS: dict[str, tuple[str, str]] = {
     "samples/train/fold": (WHOLE, "train"),
     **{f"samples/{split}/patient": (TEXT, split) for split in SPLITS},
     "local/path_seconds": (FLOAT, "N"),
+    **dict.fromkeys(_VALIDATED, (FLOAT, "N E")),
     **{f"local/{split}/feature": (FLOAT, f"N {split} F") for split in SPLITS},
     **{f"local/{split}/feature_sha256": (TEXT, "N") for split in SPLITS},
     **{f"{COHERENT}/{split}/decision": (FLOAT, f"{split} K") for split in SPLITS},
@@ -55,6 +57,7 @@ _FEATURES = tuple(f"local/{split}/{name}" for split in SPLITS for name in ("feat
 TOGETHER: dict[str, tuple[str, ...]] = {
     **{f"samples/{split}/patient": tuple(f"samples/{other}/patient" for other in SPLITS) for split in SPLITS},
     "timing/seconds": ("timing/phase",),
+    **dict.fromkeys(_VALIDATED, _VALIDATED),
     **{f"local/{split}/feature": _FEATURES for split in SPLITS},
     "fusion/absent": tuple(f"fusion/absent/{name}" for name in ("more", *FUSIONS)),
     "fusion/dnn/test": tuple(f"fusion/{fusion}/{split}/confusion" for fusion in FUSIONS for split in SCORED),
@@ -87,7 +90,7 @@ KNOWN: dict[str, dict[str, type]] = {
     "/": {
         **dict.fromkeys(("python", "torch", "h5py", "hdf5", "mpi", "second_level_code", "model_sha256"), str),
         "weights_digest": str,
-        "threads": int,
+        **dict.fromkeys(("threads", "folds"), int),
     },
     "decomposition": {"coarse_image": int},
     "timing": {"coherent": float, "jobs": int},

@@ -18,7 +18,7 @@ from ddhpc.method.calibration import temperature
 from ddhpc.method.metrics import accuracy, confusion, margin, scores
 from ddhpc.method.solutions import CoarseSolution, CoherentSolution, LocalSolution
 from ddhpc.parallel.communicator import Communicator
-from ddhpc.results.format import CHECKSUMS, COHERENT, DEVICE_BYTES, DIGEST_BYTES, FINAL, FUSIONS, SCORED
+from ddhpc.results.format import CHECKSUMS, COHERENT, DEVICE_BYTES, DIGEST_BYTES, FINAL, FUSIONS, HISTORY, SCORED
 from ddhpc.results.model_directory import remove_replaced, take_place
 from ddhpc.results.reader import digest, patients, verify
 from ddhpc.results.run_directory import FILE, PART, file_system
@@ -47,8 +47,13 @@ class Timing:
     jobs: int
 
 
-def local_slabs(solutions: Sequence[LocalSolution], classes: int, rank: int, device: str) -> dict[str, np.ndarray]:
-    """What /local holds of the subdomains of a rank: by dataset, [n, ...] for n solutions."""
+def local_slabs(
+    solutions: Sequence[LocalSolution], classes: int, epochs: int, rank: int, device: str
+) -> dict[str, np.ndarray]:
+    """What /local holds of the subdomains of a rank: by dataset, [n, ...] for n solutions.
+
+    The history of a training that stopped early goes on with NaN.
+    """
 
     def stacked(values: Iterable[Any]) -> np.ndarray:
         return np.stack([np.asarray(value) for value in values])
@@ -60,8 +65,9 @@ def local_slabs(solutions: Sequence[LocalSolution], classes: int, rank: int, dev
         if outputs.shape[2] > classes:
             slabs[f"{split}/feature"] = np.ascontiguousarray(outputs[:, :, classes:])
         slabs[f"{split}/accuracy"] = stacked(each.accuracy[split] for each in solutions)
-    for name in ("loss", "accuracy", "learning_rate", "seconds"):
-        slabs[f"history/{name}"] = stacked(getattr(each.history, name) for each in solutions)
+    for name in HISTORY:
+        known = [getattr(each.history, name) for each in solutions]
+        slabs[f"history/{name}"] = stacked(values + [float("nan")] * (epochs - len(values)) for values in known)
     for name in ("seconds", "cpu_seconds", "path_seconds", "peak_memory_bytes"):
         slabs[name] = stacked(getattr(each.cost, name) for each in solutions)
     slabs["parameters"] = stacked(each.parameters for each in solutions)

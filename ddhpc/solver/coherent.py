@@ -27,7 +27,7 @@ from ddhpc.method.coarse import coarse_dnn, decide
 from ddhpc.method.decomposition import owned
 from ddhpc.method.local import local_outputs, output
 from ddhpc.method.solutions import CoherentSolution, LocalSolution
-from ddhpc.method.training import History, State, autocast, schedule, sgd
+from ddhpc.method.training import History, State, autocast, new_optimizer, schedule, update
 from ddhpc.parallel import logs
 from ddhpc.parallel.communicator import Communicator
 from ddhpc.parallel.progress import LINE_SECONDS
@@ -73,12 +73,13 @@ class Tally:
 class Member:
     """One network of the CNN-DNN in training.
 
-    Each has an optimizer of its own; SGD treats every weight alone, so that this is the same as one for all.
+    Each has an optimizer of its own; they treat every weight alone, so that this is the same as one for all. Only
+    gradients are clipped by network, which needs no word from the others.
     """
 
     def __init__(self, network: nn.Module, config: Local, steps: int) -> None:
         self.network = network.train()
-        self.optimizer = sgd(network, config)
+        self.optimizer, self.clip = new_optimizer(network, config), config.clip
         self.rate = schedule(self.optimizer, config, steps)
 
     def state(self) -> State:
@@ -92,7 +93,7 @@ class Member:
 
     def step(self) -> None:
         """Update the weights by their gradients."""
-        self.optimizer.step()
+        update(self.network, self.optimizer, self.clip)
         self.rate.step()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -101,7 +102,7 @@ def settings(config: Config) -> Local:
     """How the CNN-DNN is trained: as section `local` says, with the epochs and the rate of section `coherent`."""
     rate = config.coherent.learning_rate
     if rate == "auto":
-        rate = config.local.learning_rate * (TRANSFER_RATE if config.coherent.start == "transfer" else 1)
+        rate = config.local.rate * (TRANSFER_RATE if config.coherent.start == "transfer" else 1)
     return replace(config.local, epochs=config.coherent.epochs, learning_rate=rate)
 
 
@@ -261,7 +262,7 @@ def train_coherent(
             tally.add(loss, right, time.perf_counter() - started)
             if step == model.batches - 1:
                 tally.end_epoch(model.batches, order.numel(), rate)
-                comm.together(lambda: tally.history.check_finite("coherent.learning_rate", model.config.learning_rate))
+                comm.together(lambda: tally.history.check_finite("coherent.learning_rate", model.config.rate))
             now = time.monotonic()
             if comm.rank == 0 and now - shown >= LINE_SECONDS:
                 shown = now

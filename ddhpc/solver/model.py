@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
+from math import isnan
 from pathlib import Path
 
 import numpy as np
-from torch import nn
 
 from ddhpc.config import Coarse
 from ddhpc.errors import InputError
+from ddhpc.method.calibration import temperature
+from ddhpc.method.solutions import CoarseSolution, CoherentSolution
 from ddhpc.method.trained import trained
 from ddhpc.method.training import State
 from ddhpc.parallel.communicator import Communicator
@@ -30,8 +33,22 @@ DIGEST = "S64"
 """Of arrays of SHA-256 as hexadecimal digits; empty where there is no file."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Solutions:
+    """Of the second level, on rank 0; None on the others."""
+
+    coarse: CoarseSolution | None
+    coherent: CoherentSolution | None
+
+
+def _temperature(decisions: np.ndarray, labels: np.ndarray) -> float | None:
+    """That calibrates the decisions [S, K] on val; None where none is best."""
+    found = temperature(decisions, labels)
+    return None if isnan(found) else found
+
+
 def keep_model(
-    job: Job, comm: Communicator, owners: Communicator, present: Mapping[int, bool], coarse: nn.Module | None
+    job: Job, comm: Communicator, owners: Communicator, present: Mapping[int, bool], solved: Solutions
 ) -> str | None:
     """Write the unfinished model into the run directory, to which `results.finish` gives its name; collective.
 
@@ -42,7 +59,7 @@ def keep_model(
         comm: all ranks.
         owners: the ranks that own subdomains; of no meaning on others.
         present: for the subdomains that this rank owns, by number, whether they could be trained.
-        coarse: the coarse DNN on rank 0, None where there is none.
+        solved: the second level.
 
     Returns:
         SHA-256 of its description on rank 0, None elsewhere.
@@ -63,13 +80,21 @@ def keep_model(
             for n, phase in zip(*np.nonzero(digests != b""), strict=True)
         }
         with file_system(part):
-            if coarse is not None:
-                files[network_file(None)] = write_network(job.directory, network_file(None), coarse.state_dict())
+            assert solved.coarse is not None
+            if solved.coarse.network is not None:
+                coarse = solved.coarse.network.state_dict()
+                files[network_file(None)] = write_network(job.directory, network_file(None), coarse)
             if coherent:
                 name = network_file(None, coherent=True)
                 files[name] = write_network(job.directory, name, _state(job, subdomains, COHERENT))
             about = {"data_digest": job.problem.packed.digest, "run": job.run}
-            return describe_model(job.directory, to_dict(trained(job.problem, there), files, about))
+            val, coherent_one = job.problem.packed.labels["val"], solved.coherent
+            what = replace(
+                trained(job.problem, there),
+                temperature=_temperature(solved.coarse.fusions["dnn"]["val"], val),
+                coherent_temperature=_temperature(coherent_one.decisions["val"], val) if coherent_one else None,
+            )
+            return describe_model(job.directory, to_dict(what, files, about))
 
     comm.on_root(begin)
     written = comm.together(partial(_write_local, job, present, coherent))
@@ -102,7 +127,9 @@ def _state(job: Job, number: int, phase: str) -> State:
     return state
 
 
-def keep_with_coarse(model: Model, directory: Path, config: Coarse, features: int, coarse: nn.Module) -> str:
+def keep_with_coarse(
+    model: Model, directory: Path, config: Coarse, features: int, solution: CoarseSolution, labels: np.ndarray
+) -> str:
     """Write the unfinished model of a run whose second level is solved again, with the local CNNs of the run.
 
     Args:
@@ -110,7 +137,8 @@ def keep_with_coarse(model: Model, directory: Path, config: Coarse, features: in
         directory: of the new results.
         config: section `coarse`.
         features: local features of each subdomain that the coarse DNN takes.
-        coarse: the new coarse DNN.
+        solution: with the new coarse DNN.
+        labels: [S] int64, of val.
 
     Returns:
         SHA-256 of its description.
@@ -118,7 +146,8 @@ def keep_with_coarse(model: Model, directory: Path, config: Coarse, features: in
     Raises:
         InputError: a file of the model is damaged, or the directory cannot be written.
     """
-    after = with_coarse(model, config, features)
+    assert solution.network is not None
+    after = with_coarse(model, config, features, _temperature(solution.fusions["dnn"]["val"], labels))
     local = [network_file(n) for n, network in enumerate(after.networks) if network.present]
     about = {name: model.about[name] for name in ("data_digest", "run")}
     with file_system(directory / MODEL_PART):
@@ -126,5 +155,5 @@ def keep_with_coarse(model: Model, directory: Path, config: Coarse, features: in
         for name in local:
             copy_network(model.folder, directory, name)
         files = {name: model.files[name] for name in local}
-        files[network_file(None)] = write_network(directory, network_file(None), coarse.state_dict())
+        files[network_file(None)] = write_network(directory, network_file(None), solution.network.state_dict())
         return describe_model(directory, to_dict(after, files, about))

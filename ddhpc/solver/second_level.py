@@ -21,13 +21,13 @@ from ddhpc.errors import InputError
 from ddhpc.method import coarse
 from ddhpc.method.problem import seed_process
 from ddhpc.parallel.placement import Place
+from ddhpc.results.format import HISTORY
 from ddhpc.results.model import open_model
 from ddhpc.results.model_directory import MODEL
 from ddhpc.solver.model import keep_with_coarse
 
 WRITTEN_ANEW = ("format_version", "complete", "NX_class", "model_sha256")
 LOCAL = ("parameters", "seconds", "cpu_seconds", "path_seconds", "rank", "device", "peak_memory_bytes")
-HISTORY = ("loss", "accuracy", "learning_rate", "seconds")
 
 
 def solve_again(run: Path, config: Coarse, directory: Path, place: Place) -> None:
@@ -78,8 +78,7 @@ def solve_again(run: Path, config: Coarse, directory: Path, place: Place) -> Non
         results.create(directory, layout)
         _copy_local(file, directory / results.PART, features)
         if model:
-            assert solution.network is not None
-            digest = keep_with_coarse(model, directory, config, features, solution.network)
+            digest = keep_with_coarse(model, directory, config, features, solution, labels["val"])
             outcome = replace(outcome, model_sha256=digest)
     results.finish(directory, outcome)
 
@@ -146,7 +145,7 @@ def _layout(file: h5py.File, config: Config, features: int) -> results.Layout:
 
 def _copy_local(file: h5py.File, path: Path, features: int) -> None:
     """Copy what is known of the subdomains, one dataset after the other."""
-    names = [*LOCAL, *(f"history/{name}" for name in HISTORY)]
+    names = [*LOCAL, *(f"history/{name}" for name in HISTORY if name in file["local/history"])]
     for split in SPLITS:
         kinds = ("decision", "sha256", "accuracy", *(("feature", "feature_sha256") if features else ()))
         names += [f"{split}/{kind}" for kind in kinds]

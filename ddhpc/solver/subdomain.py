@@ -15,7 +15,7 @@ from torch import nn
 
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError, Stopped
-from ddhpc.method.local import LocalProblem, local_outputs, train_local
+from ddhpc.method.local import LocalProblem, Validation, local_outputs, train_local
 from ddhpc.method.metrics import accuracy
 from ddhpc.method.problem import Problem
 from ddhpc.method.solutions import Cost, LocalSolution
@@ -27,6 +27,7 @@ from ddhpc.parallel import logs
 from ddhpc.parallel.placement import Place
 from ddhpc.parallel.progress import Progress
 from ddhpc.parallel.signals import StopRequest
+from ddhpc.parallel.standing import Accuracy
 from ddhpc.parallel.stopwatch import Stopwatch
 from ddhpc.results import checkpoint, file_system
 
@@ -70,7 +71,7 @@ def solve_or_leave_out(job: Job, subdomain: int) -> LocalSolution:
         if not job.problem.config.coarse.allow_missing:
             raise
         logs.warn(f"subdomain {subdomain} is absent: {' '.join(f'{type(error).__name__}: {error}'.split())}")
-        job.progress.step(subdomain, 1, float("nan"))
+        job.progress.step(subdomain, 1, Accuracy())
         return absent(job.problem)
 
 
@@ -119,7 +120,7 @@ def solve_local(job: Job, subdomain: int) -> LocalSolution:
     if saved and "solved" in saved:
         solution = _restored(job, saved)
         if job.team.rank == 0:
-            job.progress.step(subdomain, 1, solution.history.accuracy[-1])
+            job.progress.step(subdomain, 1, Accuracy(*solution.history.latest()))
         logs.log.info("subdomain %d: finished before, taken from its checkpoint", subdomain)
         return solution
     return SubdomainTraining(job, subdomain, saved).solve()
@@ -137,6 +138,8 @@ class SubdomainTraining:
         self.started, self.cpu_started = time.perf_counter(), time.process_time()
         self.before = Cost(**saved["cost"]) if saved else Cost()
         self.due = time.monotonic() + job.problem.config.run.checkpoint_seconds
+        self.told = 0
+        """Epochs of this training whose validation the log has."""
         self.fits, self.fit = job.problem.fits, saved["fit"] if saved else 0
         self.decided: np.ndarray = saved["decided"].numpy() if saved else nothing(job.problem, "train")
         """Local outputs [S, K + F] for the training split, as far as they are made."""
@@ -154,7 +157,7 @@ class SubdomainTraining:
         )
         cnn, history = self.train()
         if team.rank == 0:  # a checkpoint of the last step leaves no step that would report the end
-            self.job.progress.step(self.subdomain, 1, history.accuracy[-1])
+            self.job.progress.step(self.subdomain, 1, Accuracy(*history.latest()))
         labels, classes = problem.packed.labels, len(problem.packed.classes)
         outputs = {"train": self.decided, **{split: self.outputs(cnn, split) for split in ("val", "test")}}
         cost = self.cost()
@@ -184,9 +187,16 @@ class SubdomainTraining:
                 fitted=fit.images,
                 team=self.job.team,
                 seed=problem.config.run.seed,
+                validation=Validation(images=self.images["val"], labels=problem.packed.labels["val"]),
             )
             history = train_local(cnn, local, self.on_step, self.saved)
-            self.saved = None
+            self.tell(history)
+            if len(history) < config.epochs:
+                logs.log.info(
+                    "subdomain %d: stopped after epoch %d of %d, its loss on val was lowest after epoch %d",
+                    *(self.subdomain, len(history), config.epochs, history.best),
+                )
+            self.saved, self.told = None, 0
             if len(fit.decides):
                 self.decided[fit.decides] = self.outputs(cnn, "train")[fit.decides]
         return cnn, history
@@ -196,11 +206,24 @@ class SubdomainTraining:
         problem = self.job.problem
         return local_outputs(cnn, self.images[split], problem.config.local.precision, problem.features, self.job.team)
 
-    def on_step(self, fraction: float, accuracy: float, state: Callable[[], State]) -> None:
+    def tell(self, history: History) -> None:
+        """Log the validations that the log does not have yet."""
+        for epoch in range(self.told, len(history)):
+            if np.isfinite(history.val_accuracy[epoch]):
+                logs.log.info(
+                    "subdomain %d: epoch %d, loss %.4f and on val %.4f, accuracy %.1f %% and on val %.1f %%",
+                    *(self.subdomain, epoch + 1, history.loss[epoch], history.val_loss[epoch]),
+                    *(100 * history.accuracy[epoch], 100 * history.val_accuracy[epoch]),
+                )
+        self.told = len(history)
+
+    def on_step(self, fraction: float, history: History, state: Callable[[], State]) -> None:
         """Report a step, keep a checkpoint when one is due, and stop when asked to."""
         job, leads = self.job, self.job.team.rank == 0
+        self.tell(history)
         if leads:
-            job.progress.step(self.subdomain, (self.fit + fraction) / len(self.fits), accuracy)
+            done = (self.fit + fraction) / len(self.fits)
+            job.progress.step(self.subdomain, done, Accuracy(*history.latest()))
         stop, save = job.team.any(job.asked_to_stop(), leads and time.monotonic() >= self.due)
         if stop or save:
             decided = torch.from_numpy(self.decided)

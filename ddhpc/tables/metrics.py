@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ddhpc.errors import InputError
-from ddhpc.method.evaluation import AT_THRESHOLD, SPLITS, TEMPERED, Evaluation
+from ddhpc.method.evaluation import AT_THRESHOLD, TEMPERED, Evaluation
 from ddhpc.method.evaluation import Table as Metrics
 from ddhpc.method.resampling import RESAMPLES, Measured
 from ddhpc.results import evaluated, file_system, names, open_results, verify
@@ -69,9 +69,12 @@ def remarks(found: Evaluation) -> list[str]:
     said = [
         f"In brackets are 95 % intervals: percentile bootstrap, {RESAMPLES:,} draws of {resampled}; Wilson's, where "
         "all draws agree on 0 or 1.",
-        "Decided is the most probable class. The threshold is chosen on val, so that what it gives there flatters.",
+        "Decided is the most probable class.",
         "ECE has 15 bins; its interval is that of the draws less their bias, for noise adds to it. Undefined is -.",
     ]
+    if "val" not in found.owners:
+        return said
+    said.append("The threshold is chosen on val, so that what it gives there flatters.")
     if isnan(found.temperature):
         return [*said, "No temperature is best on val, so that none is taken."]
     return [*said, f"Tempered: logits divided by the temperature {found.temperature:.3f}, fitted on val."]
@@ -106,24 +109,29 @@ def print_metrics(run: Path, stem: Path | None = None, *, fusion: str = "dnn", p
     problems = verify(run)
     with open_results(run) as file:
         classes, found = names(file["classes"]), evaluated(file, fusion, positive)
+    show(fusion, found, classes, stem)
+    if problems:
+        raise InputError(f"{run}: damaged: {'; '.join(problems)}")
+
+
+def show(fusion: str, found: Evaluation, classes: list[str], stem: Path | None) -> None:
+    """Print the metrics of a fusion; with a stem also write STEM.csv."""
     _print(console(), fusion, found, classes)
     if stem:
         with file_system(stem):
             Path(f"{stem}.csv").write_text(as_csv(found, classes), encoding="utf-8")
         console().print(f"written: {stem}.csv", soft_wrap=True)
-    if problems:
-        raise InputError(f"{run}: damaged: {'; '.join(problems)}")
 
 
 def _print(out: Console, fusion: str, found: Evaluation, classes: list[str]) -> None:
     for title, metrics in blocks(found, classes):
         table = Table(title=title, title_justify="left", title_style="bold")
-        for column in (fusion, *SPLITS):
+        for column in (fusion, *found.owners):
             table.add_column(column, justify="left" if column == fusion else "right", min_width=24)
         for metric, by_split in metrics.items():
             if metric in (AT_THRESHOLD[0], TEMPERED[0]):
                 table.add_section()
-            table.add_row(NAMES.get(metric, metric), *(shown(by_split[split]) for split in SPLITS))
+            table.add_row(NAMES.get(metric, metric), *(shown(by_split[split]) for split in found.owners))
         out.print()
         out.print(table)
     out.print(" ".join(filter(None, [*remarks(found), rare(found)])))
@@ -145,6 +153,8 @@ def as_csv(found: Evaluation, classes: list[str]) -> str:
                 numbers = ("" if isnan(number) else number for number in (one.value, one.low, one.high))
                 owners = found.owners[split]
                 writer.writerow((spreadsheet_cell(name), metric, split, *numbers, one.resamples, owners))
+    if "val" not in found.owners:
+        return out.getvalue()
     kept = "" if isnan(found.temperature) else found.temperature
     writer.writerow(("", "temperature", "val", kept, "", "", 0, found.owners["val"]))
     return out.getvalue()

@@ -26,7 +26,7 @@ from ddhpc.wording import by, mebibytes
 BASE_BYTES = 690 * 2**20
 """Measured resident memory of a process that has torch and MPI and trains a tiny problem (CUDA build on a CPU)."""
 STATES = 3
-"""Copies of the weights in training: the weights, their gradients, their momentum."""
+"""Copies of the weights in training: the weights, their gradients, their momentum, of which adamw has two."""
 SHOWN_ROWS = 64
 
 
@@ -84,7 +84,9 @@ def shares(problem: Problem, ranks: int) -> list[RankPlan]:
     for n in set(alike.values()):
         cnn = problem.local_cnn(n)
         batch = (2, problem.packed.channels, *problem.extent(n))
-        weights = STATES * sum(p.numel() * p.element_size() for p in cnn.parameters())
+        local = problem.config.local
+        copies = STATES + (local.optimizer == "adamw") + (local.keep == "best")
+        weights = copies * sum(p.numel() * p.element_size() for p in cnn.parameters())
         memory[n] = weights + 2 * activation_bytes(cnn, batch) * problem.config.local.batch_size // 2
     held_at_once = max if problem.config.coherent.start == "none" else sum
     planned = []

@@ -20,6 +20,7 @@ from ddhpc.method.resampling import owners
 from ddhpc.results import FUSIONS, checkpoint, has_coarse_image, is_finished, names, open_results, patients, verify
 from ddhpc.results.cost import machine
 from ddhpc.results.decisions import fusions
+from ddhpc.results.epochs import epochs
 from ddhpc.results.model_directory import MODEL
 from ddhpc.tables.counts import count_classes, print_counts
 from ddhpc.terminal import PlainConsole, console
@@ -94,6 +95,8 @@ def print_tables(file: h5py.File, out: Console) -> None:
     for title, table in {**tables, "Time": _time_table(file)}.items():
         out.print(f"\n{title}", style="bold")
         out.print(table)
+    for line in stopping(file):
+        out.print(line)
     _print_classes(file, classes, out)
     config = Config.from_yaml(file.attrs["config"])
     parameters = file["local/parameters"][...]
@@ -165,6 +168,29 @@ def shortfall(file: h5py.File) -> list[str]:
         return []
     told = below_mean(found.attrs["above_mean"], found.attrs["above_mean_error"])
     return [told] if told else []
+
+
+def stopping(file: h5py.File) -> list[str]:
+    """What to say where trainings stopped early, or weights are not those of the last epoch; else nothing."""
+    found, told = epochs(file), []
+    stopped = found.trained[found.trained < found.planned]
+    if len(stopped):
+        told.append(
+            f"{len(stopped)} of {len(found.trained)} local CNNs stopped after {_range(stopped)} of {found.planned} "
+            "epochs, since their loss on val fell no more"
+        )
+    earlier = found.kept[found.kept < found.trained]
+    if len(earlier):
+        told.append(
+            f"{len(earlier)} of {len(found.kept)} local CNNs have the weights of epoch {_range(earlier)}, after which "
+            "their loss on val was lowest: what is said of val is slightly optimistic"
+        )
+    return told
+
+
+def _range(values: np.ndarray) -> str:
+    low, high = int(values.min()), int(values.max())
+    return f"{low} to {high}" if low < high else str(low)
 
 
 def unchosen(file: h5py.File) -> list[str]:

@@ -97,7 +97,9 @@ def wait_for_checkpoint(cwd, job, count=1):
 def decisions(directory):
     with h5py.File(directory / "results.h5") as file:
         names = [f"{level}/{split}/decision" for level in ("local", "coarse") for split in ("train", "val", "test")]
-        return {name: file[name][...] for name in [*names, "local/history/loss", "coarse/history/loss"]}
+        names += ["local/history/loss", "local/history/val_loss", "coarse/history/loss"]
+        # NaN, where there was no validation, is not itself
+        return {name: np.nan_to_num(file[name][...], nan=-1) for name in names}
 
 
 def modified(file):

@@ -1,6 +1,7 @@
 """What was trained, applied to files: the bits of the training, on any number of ranks, in any company."""
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -360,6 +361,37 @@ def test_the_coherent_cnn_dnn_decides_where_asked_for(coherent, small):
     with h5py.File(coherent / "run/results.h5") as file:
         expected = file["coherent/test/decision"][...]
     assert np.array_equal(np.stack([found[f"test/test/{n}"] for n in range(len(expected))]), expected)
+
+
+@pytest.mark.parametrize("way", [{"coherent": False}, {"coherent": True}])
+def test_calibrated_probabilities_are_those_at_the_temperature_of_the_model(way, coherent, small, tmp_path):
+    """A power of the decision, made to sum to one."""
+    plain, _ = asked(coherent, small, **way)
+    (tmp_path / "run").mkdir()
+    folder = shutil.copytree(coherent / "run/model", tmp_path / "run/model")
+    description = json.loads((folder / "model.json").read_text())
+    temperatures = {"temperature": 2.5, "coherent_temperature": 0.4}
+    (folder / "model.json").write_text(json.dumps(description | temperatures))
+    given = Settings(calibrated=True, **way)
+    found = predict(open_model(folder), [small], Process(), "cpu", given)
+    expected = np.stack(list(plain.values())).astype(np.float64) ** (1 / (0.4 if way["coherent"] else 2.5))
+    assert found.decisions == pytest.approx(expected / expected.sum(1, keepdims=True), abs=1e-6)
+    assert found.decisions.dtype == np.float32
+    assert np.ptp(expected) > 0.01
+
+
+def test_the_model_keeps_the_temperature_of_the_results(coherent, images, small):
+    """Of the coherent run none is best on val, which is then refused."""
+    kept = {}
+    for cwd in (coherent, images):
+        with h5py.File(cwd / "run/results.h5") as file:
+            stored = file["fusion/dnn"].attrs["temperature"]
+        kept[cwd] = open_model(cwd / "run").trained.temperature
+        assert kept[cwd] == (None if np.isnan(stored) else stored)
+    for cwd in (cwd for cwd, temperature in kept.items() if temperature is None):
+        with pytest.raises(InputError, match="^--calibrated: the model keeps no temperature"):
+            asked(cwd, small, calibrated=True)
+    assert set(map(type, kept.values())) == {type(None), float}
 
 
 def test_without_a_coherent_one_it_is_refused(images):

@@ -172,7 +172,7 @@ def test_a_checkpoint_of_the_very_last_step(small, tmp_path, undisturbed):
 @pytest.mark.parametrize(
     ("options", "recorded", "shown"),
     [
-        (["--local.learning_rate", 0.05], {}, "local.learning_rate was 0.1 and is now 0.05"),
+        (["--local.learning_rate", 0.05], {}, "local.learning_rate was auto and is now 0.05"),
         (["--run.seed", 3], {}, "run.seed was 0 and is now 3"),
         ([], {"data_digest": "0" * 64}, f"data_digest was {'0' * 12} and is now "),
         ([], {"ddhpc_version": "0.0.1"}, "ddhpc_version was 0.0.1 and is now "),

@@ -93,6 +93,10 @@ def test_the_results_file_agrees_with_itself_and_the_data(small, tmp_path):
         assert file.attrs["complete"]
         assert file.attrs["ranks"] == 2
         assert file["local/rank"][...].tolist() == [0, 0, 1, 1]
+        history = {name: file[f"local/history/{name}"][:, -1] for name in ("val_loss", "val_accuracy")}
+        assert np.array_equal(history["val_accuracy"], file["local/val/accuracy"][...])
+        own = file["local/val/decision"][...][:, range(30), file["samples/val/label"][...]]
+        assert history["val_loss"] == pytest.approx(-np.log(own).mean(axis=1), rel=1e-6)
         assert (file["local/history/seconds"][...] > 0).all()
         assert (file["local/seconds"][...] >= file["local/history/seconds"][...].sum(axis=1)).all()
         timing = file["timing"].attrs

@@ -12,14 +12,14 @@ from ddhpc.config import Config, Data, Decomposition, Local
 from ddhpc.data.packed import SPLITS, open_packed
 from ddhpc.errors import InputError
 from ddhpc.method.decomposition import extent, grow
-from ddhpc.method.local import LocalProblem, local_outputs, train_local
+from ddhpc.method.local import LocalProblem, Validation, local_outputs, train_local
 from ddhpc.method.problem import open_problem
 from ddhpc.method.windows import AHEAD, Held, Streamed, load_windows
 from ddhpc.models import build
 from ddhpc.results import checkpoint, identity
 from tests.conftest import make_older, pack_small
 
-SILENT = lambda fraction, accuracy, state: None  # noqa: E731
+SILENT = lambda fraction, history, state: None  # noqa: E731
 AUGMENTED = Local(epochs=2, batch_size=16, shift=1, flip=True, rotate=10, intensity=0.1)
 
 
@@ -86,11 +86,14 @@ def test_streamed_training_has_the_bits_of_held(packed, margin):
     results = []
     for images in both(packed, margin=margin):
         cnn = network(packed, extent(images.core))
-        history = train_local(cnn, LocalProblem(images=images, labels=packed.labels["train"], config=config), SILENT)
+        seen = Validation(images=images, labels=packed.labels["train"])
+        problem = LocalProblem(images=images, labels=packed.labels["train"], config=config, validation=seen)
+        history = train_local(cnn, problem, SILENT)
         results.append((cnn.state_dict(), history, local_outputs(cnn, images, "float32")))
     (ours, history, decisions), (theirs, other_history, other_decisions) = results
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert (history.loss, history.accuracy) == (other_history.loss, other_history.accuracy)
+    assert history.val_loss[-1] == other_history.val_loss[-1] > 0
     assert np.array_equal(decisions, other_decisions)
 
 
@@ -106,7 +109,7 @@ def test_a_checkpoint_of_one_continues_with_the_other(packed, streams, tmp_path)
     undisturbed = network(packed, window)
     train_local(undisturbed, LocalProblem(images=images[False], labels=labels, config=AUGMENTED), SILENT)
 
-    def on_step(fraction, accuracy, state):
+    def on_step(fraction, history, state):
         if round(12 * fraction) == 9:
             checkpoint.save(tmp_path / "x.pt", state(), "r")
             raise Halt

@@ -8,6 +8,7 @@ from ddhpc.errors import InputError
 from ddhpc.method.decomposition import owned
 from ddhpc.parallel import communicator, placement
 from ddhpc.parallel.progress import Progress
+from ddhpc.parallel.standing import Accuracy
 from ddhpc.results import check_alike
 
 pytestmark = pytest.mark.mpi
@@ -128,10 +129,10 @@ def test_all_progress_arrives_at_rank_0(comm):
     with Progress(comm, shares, epochs=3) as progress:
         for subdomain in shares[comm.rank]:
             for step in range(1, 31):
-                progress.step(subdomain, step / 30, subdomain / 100)
+                progress.step(subdomain, step / 30, Accuracy(subdomain / 100, subdomain / 50))
         comm.together(lambda: None, tick=progress.show)
         progress.finish()
     if comm.rank == 0:
         assert progress.standing.done
-        assert progress.standing.accuracy == pytest.approx(np.arange(subdomains) / 100)
+        assert progress.standing.accuracy == pytest.approx(np.outer(np.arange(subdomains), (0.01, 0.02)))
     assert not comm.mpi.Iprobe()

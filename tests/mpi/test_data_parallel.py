@@ -7,7 +7,7 @@ from mpi4py import MPI
 from torch import nn
 
 from ddhpc.config import Local, Run
-from ddhpc.method.local import LocalProblem, local_outputs, train_local
+from ddhpc.method.local import LocalProblem, Validation, local_outputs, train_local
 from ddhpc.method.team import ALONE
 from ddhpc.method.windows import channels_last, hold
 from ddhpc.models import build
@@ -69,13 +69,19 @@ def trained(team, network="resnet", dropout=0.0, **options):
     cnn.append(nn.Dropout(dropout))
     cnn.to(memory_format=torch.channels_last)
     config = Local(epochs=3, batch_size=BATCH, shift=1, flip=True, intensity=0.1, label_smoothing=0.1, **options)
-    history = train_local(cnn, LocalProblem(images=images, labels=labels, config=config, team=team), lambda *step: None)
+    validation = Validation(images=images, labels=labels)
+    problem = LocalProblem(images=images, labels=labels, config=config, team=team, validation=validation)
+    history = train_local(cnn, problem, lambda *step: None)
     return history, cnn.state_dict(), local_outputs(cnn, images, "float32", team=team)
 
 
 @pytest.mark.parametrize(
     ("network", "options"),
-    [("resnet", {}), ("vgg", {}), ("resnet", {"class_weight": "balanced"}), ("resnet", {"sampling": "balanced"})],
+    [
+        *(("resnet", {}), ("vgg", {}), ("resnet", {"class_weight": "balanced"}), ("resnet", {"sampling": "balanced"})),
+        ("resnet", {"clip": 0.3, "warmup": 0.3, "schedule": "cosine"}),
+        ("resnet", {"optimizer": "adamw"}),
+    ],
 )
 def test_losses_weights_and_decisions_are_those_of_one_rank(network, options, team):
     (history, weights, decisions), (expected, its_weights, its_decisions) = (
@@ -84,6 +90,8 @@ def test_losses_weights_and_decisions_are_those_of_one_rank(network, options, te
     )
     assert history.loss == pytest.approx(expected.loss, rel=1e-3)
     assert history.accuracy == pytest.approx(expected.accuracy, abs=0.03)
+    assert history.val_loss[-1] == pytest.approx(expected.val_loss[-1], rel=1e-2)
+    assert history.val_accuracy[-1] == pytest.approx(expected.val_accuracy[-1], abs=0.03)
     assert weights.keys() == its_weights.keys()
     for name, values in weights.items():
         assert torch.allclose(values, its_weights[name], rtol=1e-2, atol=1e-3), name

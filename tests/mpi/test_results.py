@@ -20,6 +20,7 @@ from ddhpc.method.solutions import CoarseSolution, CoherentSolution
 from ddhpc.method.training import History
 from ddhpc.results import gather as gathering
 from ddhpc.results import writer as writing
+from ddhpc.results.format import HISTORY
 
 pytestmark = pytest.mark.mpi
 
@@ -76,7 +77,7 @@ def local_values():
         values[f"{split}/feature"] = rng.random((subdomains, count, FEATURES), np.float32)
     for split, labels in layout().labels.items():
         values[f"{split}/accuracy"] = accuracy(values[f"{split}/decision"], labels)
-    for name in ("loss", "accuracy", "learning_rate", "seconds"):
+    for name in HISTORY:
         values[f"history/{name}"] = rng.random((subdomains, EPOCHS))
     for name in ("parameters", "rank", "peak_memory_bytes"):
         values[name] = rng.integers(0, 10**10, subdomains)

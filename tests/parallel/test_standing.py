@@ -5,7 +5,7 @@ import math
 import pytest
 
 from ddhpc.parallel import standing as module
-from ddhpc.parallel.standing import Pace, Standing
+from ddhpc.parallel.standing import Accuracy, Pace, Standing
 
 
 @pytest.fixture
@@ -19,23 +19,24 @@ def now(monkeypatch):
 def test_one_rank_with_many_subdomains_speaks_of_the_one_in_training(now):
     standing = Standing([range(16)], epochs=10)
     for subdomain in range(3):
-        standing.note(0, subdomain, 1, 0.4, math.nan)
-    standing.note(0, 3, 0.21, 0.3, math.nan)
+        standing.note(0, subdomain, 1, Accuracy(0.4, 0.35 - subdomain / 100), math.nan)
+    standing.note(0, 3, 0.21, Accuracy(0.3), math.nan)
     assert "local CNNs 20%: 3 done, 1 in training, 12 waiting (slowest subdomain 3: epoch 2.1 of 10)" in standing.line()
-    assert "training accuracy 30.0% to 40.0%" in standing.line()
+    assert "training accuracy 30.0% to 40.0%, on val 33.0% to 35.0%, " in standing.line()
     assert standing.line().endswith("estimating the time left")
 
 
 def test_slowest_and_fastest_are_of_those_in_training(now):
     standing = Standing([range(4, 8)], epochs=10)
     for subdomain, fraction in ((4, 1.0), (5, 0.5), (6, 0.25)):
-        standing.note(0, subdomain, fraction, 0.5, 60)
+        standing.note(0, subdomain, fraction, Accuracy(0.5), 60)
     now[0] += 61
     expected = (
         "1:01  local CNNs 44%: 1 done, 2 in training, 1 waiting "
         "(slowest subdomain 6: epoch 2.5 of 10, fastest subdomain 5: epoch 5.0 of 10)"
     )
     assert expected in standing.line()
+    assert "on val" not in standing.line()
     assert not standing.done
 
 
@@ -59,7 +60,7 @@ def test_an_estimate_is_of_the_steps_of_this_job(now):
 
 def test_the_job_takes_as_long_as_its_slowest_rank(now):
     standing = Standing([range(1), range(1, 2), range(2, 2)], epochs=1)
-    standing.note(0, 0, 0.2, 0.5, 80)
+    standing.note(0, 0, 0.2, Accuracy(), 80)
     assert standing.time_left() == "estimating the time"
-    standing.note(1, 1, 0.3, 0.5, 999)
+    standing.note(1, 1, 0.3, Accuracy(), 999)
     assert standing.time_left() == "16:39"

@@ -119,6 +119,10 @@ def test_its_numbers_are_those_of_the_results(page, run, baseline):
         assert found.tables["decomposition"][1] == ["0", "0 to 7", "0 to 8"]
         losses = [row[2] for row in found.tables["curves"][1:]]
         assert losses == [f"{loss:.4f}" for loss in file["local/history/loss"][:, -1]]
+        validated = file["local/history/val_loss"][:, -1], file["local/val/accuracy"][...]
+        expected = [[f"{loss:.4f}", f"{loss:.4f}", "2", percent(share)] for loss, share in zip(*validated, strict=True)]
+        assert [row[6:] for row in found.tables["curves"][1:]] == expected
+        assert "dashed after the epoch on val" in found.words["curves"]
         spent = file["timing/seconds"][...]
         assert [row[1:] for row in found.tables["time"][1:]] == [[duration(cell) for cell in row] for row in spent]
 
@@ -231,6 +235,16 @@ def test_absent_subdomains_are_told(run, tmp_path):
     assert "1 subdomain could not be trained and is absent" in found.words[""]
     assert found.tables["local"][5] == ["4", "absent", "absent", "absent"]
     assert set(FIGURES) - set(found.images) == {"speedup"}
+
+
+def test_older_runs_without_validation_are_shown_as_they_are(run, tmp_path):
+    def lose(file):
+        del file["local/history/val_loss"], file["local/history/val_accuracy"]
+
+    found = Page(write_report(changed(run, tmp_path / "older", lose), None, None))
+    assert "on val" not in found.words["curves"]
+    assert {len(row) for row in found.tables["curves"]} == {6}
+    assert "curves" in found.images
 
 
 def test_names_are_text_and_not_markup(run, tmp_path):

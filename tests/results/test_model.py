@@ -235,3 +235,23 @@ def test_the_renaming_is_of_a_whole_directory(tmp_path):
     begin_model(tmp_path, coherent=False)
     take_place(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.old"]
+
+
+def test_a_description_of_before_lacks_temperatures_and_class_weights(run):
+    path = run / "model/model.json"
+    description = json.loads(path.read_text())
+    for name in ("temperature", "coherent_temperature"):
+        del description[name]
+    for name in ("class_weight", "sampling"):
+        del description["coarse"][name]
+    path.write_text(json.dumps(description))
+    trained = open_model(run / "model").trained
+    assert (trained.temperature, trained.coarse.class_weight) == (None, "none")
+
+
+@pytest.mark.parametrize("temperature", [0, -1.5, float("inf"), float("nan"), "1"])
+def test_a_temperature_that_is_none_is_refused(temperature, run):
+    path = run / "model/model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "temperature": temperature}))
+    with pytest.raises(InputError, match="expected the model of a finished run"):
+        open_model(run / "model")

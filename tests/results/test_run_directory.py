@@ -6,12 +6,13 @@ import h5py
 import pytest
 import yaml
 
-from ddhpc.config import Coarse, Config, Local
+from ddhpc.config import BEFORE, Coarse, Config, Local
 from ddhpc.errors import InputError
 from ddhpc.results import begin, check_own, checkpoint, differences, fingerprint, identity, run_directory
 
 NATURAL = Config(
-    local=Local(class_weight="none", sampling="natural"), coarse=Coarse(class_weight="none", sampling="natural")
+    local=Local(class_weight="none", sampling="natural", validate_every=None),
+    coarse=Coarse(class_weight="none", sampling="natural"),
 )
 WANTED = identity(Config(), "a" * 64)
 
@@ -47,12 +48,12 @@ def without(found, *options):
 
 
 def test_a_run_of_before_class_weights_goes_on_where_they_are_none(tmp_path):
-    older = without(identity(NATURAL, "a" * 64), "class_weight", "sampling")
+    older = without(identity(NATURAL, "a" * 64), *BEFORE["local"])
     assert "class_weight" not in older["local"]
     started(tmp_path / "run", older)
     started(tmp_path / "run", identity(NATURAL, "a" * 64))
     assert fingerprint(older) == fingerprint(identity(NATURAL, "a" * 64))
-    weighted = identity(replace(NATURAL, local=Local(class_weight="sqrt")), "a" * 64)
+    weighted = identity(replace(NATURAL, local=replace(NATURAL.local, class_weight="sqrt")), "a" * 64)
     assert fingerprint(older) != fingerprint(weighted)
     with pytest.raises(InputError, match="this one: local.class_weight was none and is now sqrt; expected"):
         started(tmp_path / "run", weighted)

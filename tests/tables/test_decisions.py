@@ -46,9 +46,9 @@ def test_a_file_is_not_replaced_unasked(finished, tmp_path, capsys):
     assert path.read_text().startswith("split,id,label,decision,dnn_rows,dnn_columns,dnn_none,mean_rows")
 
 
-@pytest.mark.parametrize("more", [["RUN"], ["--write", "x"], ["--metrics"]])
+@pytest.mark.parametrize("more", [["RUN"], ["--write", "x"], ["--metrics"], ["--pool"]])
 def test_one_run_has_decisions(more, finished):
-    with pytest.raises(InputError, match="^--decisions x.csv: expected it with one run, and without --write or --met"):
+    with pytest.raises(InputError, match="^--decisions x.csv: expected it with one run, and without --write, --met"):
         main(["inspect", str(finished), *more, "--decisions", "x.csv"], 0)
 
 

@@ -74,7 +74,7 @@ def test_one_positive_class_of_another_fusion(run, capsys):
             "--positive tumour: no class of .*; expected one of rows, columns, none",
         ),
         (["--metrics", "--fusion", "coherent"], "--fusion coherent: .* has none; expected a run with --coherent.start"),
-        (["--positive", "rows"], "--positive rows: is of the metrics; expected --metrics with it"),
+        (["--positive", "rows"], "--positive rows: is of the metrics; expected --metrics or --pool with it"),
         (["again", "--metrics"], "--metrics: expected one run, found 2"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What makes an HDF5 file a packed file: its words, and checks of its datasets; `reader` has the layout."""
+"""What makes an HDF5 file a packed file: its words, and checks of its datasets; `packed` has the layout."""
 
 from __future__ import annotations
 

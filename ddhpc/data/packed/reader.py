@@ -1,34 +1,11 @@
-"""The packed file: labelled images in one HDF5 file that every rank reads by window.
-
-Layout, format version 2 (S samples of a split, C channels, K classes; split is train, val or test)::
-
-    /                   attrs: format, format_version, created, ddhpc_version, source, preparation, complete
-    /classes            [K] UTF-8
-    /{split}/image      [S, C, *spatial] uint8, int16, uint16 or float32; attr sha256, of all pixels
-    /{split}/restricted/{A}x{B}[x{D}]
-                        [S, C, A, B, D] like image, whose pixels are halved along each axis (rounded up) until 8 or less
-                        are left: means over equal boxes, of integers rounded; attr sha256, likewise
-    /{split}/label      [S] int64
-    /{split}/id         [S] UTF-8
-    /{split}/patient    [S] UTF-8, pseudonyms, empty where nobody knows; only where the source knows patients
-    /statistics/mean    [C] float64, of the training split in stored units; std likewise
-    /skipped            [n] UTF-8, names of the files left out, each with the reason
-
-`preparation` is JSON text, what `prepare` did to each file; older files lack it. Strings of datasets have fixed length;
-filters are shuffle, gzip and a checksum (Fletcher32) of each chunk. h5ls, h5dump and every HDF5 library read the file.
-
-Chunks of `image` are small in space and long over samples, for windows; those of `restricted` hold whole images. Files
-of format version 1 lack `restricted`: what would be there is computed, with the same bits.
-"""
+"""Reading a packed file by window; `packed` has its layout."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -36,7 +13,6 @@ import numpy as np
 
 from ddhpc.data.hdf5 import attribute, check_self_contained, decoded, reading, shown_attribute
 from ddhpc.data.packed.checks import (
-    CHECKSUM,
     DTYPES,
     FORMAT,
     FORMAT_VERSION,
@@ -50,14 +26,10 @@ from ddhpc.data.packed.checks import (
     restricted_name,
     statistics,
 )
-from ddhpc.data.packed.chunks import CHECKED_CHUNKS, sampled
+from ddhpc.data.packed.digest import digest
+from ddhpc.data.packed.folds import Folds, Span, Spans, cut, read_folds
 from ddhpc.data.packed.pyramid import level, levels
 from ddhpc.errors import InputError
-
-SMALL_BYTES = 2**26
-"""Size up to which files without CHECKSUM are read whole to tell their pixels apart."""
-CHECKED_RESTRICTED = CHECKED_CHUNKS // 8
-"""Chunks of each restricted dataset whose values the digest covers."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,6 +64,12 @@ class Packed:
     and some chunks, which tell of changes since the writer left these. Small files without checksums count whole."""
     stamps: set[tuple[int, ...]]
     """Place, size and time of change that the file had, with this content."""
+    folds: Folds | None
+    """For cross-validation; None where the file has none."""
+    spans: Mapping[str, Spans]
+    """Where the samples of each split lie in the file; see `of_fold`."""
+    fold: int | None = None
+    """That is test; None for the splits as they are stored."""
 
     @property
     def dimensions(self) -> int:
@@ -108,6 +86,32 @@ class Packed:
         """Names of the splits: train, val, test."""
         return tuple(self.samples)
 
+    def of_fold(self, fold: int | None) -> Packed:
+        """The same images, of which those of a fold are test, see `packed.folds`; itself for None.
+
+        Raises InputError, naming the option --data.fold, where the file has no such fold.
+        """
+        if fold is None:
+            return self
+        if self.folds is None:
+            raise InputError(f"--data.fold {fold}: {self.path} has no folds; expected a file of `prepare --folds`")
+        if not 0 <= fold < len(self.folds):
+            raise InputError(f"--data.fold {fold}: {self.path} has folds 0 to {len(self.folds) - 1}")
+        spans = self.folds.spans(fold)
+        labels = {
+            name: np.concatenate([self.labels[each.split][each.start : each.stop] for each in parts])
+            for name, parts in spans.items()
+        }
+        return replace(
+            self,
+            samples={name: len(index) for name, index in labels.items()},
+            labels=labels,
+            mean=self.folds.mean[fold],
+            std=self.folds.std[fold],
+            spans=spans,
+            fold=fold,
+        )
+
     def read(self, split: str, window: tuple[slice, ...], images: slice = slice(None)) -> np.ndarray:
         """Windows [S, C, *window] of all or some `images` of a split, stored dtype, from the chunks that they meet.
 
@@ -115,8 +119,7 @@ class Packed:
         """
         if len(window) != self.dimensions:
             raise ValueError(f"window of {len(window)} axes into images of {self.dimensions}")
-        with self._opened() as file:
-            pixels: np.ndarray = _native(file[f"{split}/image"][(images, slice(None), *window)])
+        pixels = self._stored(lambda stored: f"{stored}/image", split, images, window)
         return self._checked(split, images, pixels)
 
     def read_restricted(self, split: str, shape: tuple[int, ...], images: slice = slice(None)) -> np.ndarray:
@@ -126,9 +129,8 @@ class Packed:
         many at a time as a chunk holds. Raises InputError as `read` does.
         """
         if shape in self.restricted:
-            with self._opened() as file:
-                stored: np.ndarray = _native(file[restricted_name(split, shape)][images])
-            return self._checked(split, images, stored)
+            pixels = self._stored(lambda stored: restricted_name(stored, shape), split, images)
+            return self._checked(split, images, pixels)
         if shape not in levels(self.image_shape):
             raise ValueError(f"size {shape} of images of {self.image_shape}")
         places, whole = range(self.samples[split])[images], tuple(slice(0, size) for size in self.image_shape)
@@ -141,13 +143,12 @@ class Packed:
 
     def sample(self, split: str, index: int) -> np.ndarray:
         """One whole image [C, *spatial] in the stored dtype, to look at."""
-        with self._opened() as file:
-            return _native(file[f"{split}/image"][index])
+        image: np.ndarray = self._stored(lambda stored: f"{stored}/image", split, slice(index, index + 1))[0]
+        return image
 
     def ids(self, split: str) -> list[str]:
         """Names [S] of the samples of a split, for most sources relative file paths."""
-        with self._opened() as file:
-            return decoded(file[f"{split}/id"])
+        return self._texts(split, "id")
 
     def _checked(self, split: str, images: slice, pixels: np.ndarray) -> np.ndarray:
         """The pixels [S, C, *spatial] of some images of a split; InputError where any is not finite."""
@@ -160,8 +161,25 @@ class Packed:
 
     def patients(self, split: str) -> list[str]:
         """Pseudonym [S] of the patient of each sample of a split, empty where nobody knows; [] without patients."""
+        return self._texts(split, "patient")
+
+    def _texts(self, split: str, name: str) -> list[str]:
+        """Texts [S] of the samples of a split, [] where the file has none of this name."""
         with self._opened() as file:
-            return decoded(file[f"{split}/patient"]) if f"{split}/patient" in file else []
+            parts = [part for part in self.spans[split] if f"{part.split}/{name}" in file]
+            return [text for part in parts for text in decoded(file[f"{part.split}/{name}"])[part.start : part.stop]]
+
+    def _stored(
+        self, name: Callable[[str], str], split: str, images: slice, window: tuple[slice, ...] = ()
+    ) -> np.ndarray:
+        """What a dataset, which has its `name` by the split that it is stored in, holds of some images of a split."""
+        start, stop, step = images.indices(self.samples[split])
+        with self._opened() as file:
+            parts = [
+                _native(file[name(part.split)][(slice(part.start, part.stop), slice(None), *window)])
+                for part in cut(self.spans[split], start, stop)
+            ]
+        return (parts[0] if len(parts) == 1 else np.concatenate(parts))[::step]
 
     @contextmanager
     def _opened(self) -> Iterator[h5py.File]:
@@ -188,38 +206,20 @@ def _stamp(path: Path) -> tuple[int, ...]:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def find(file: str) -> Path:
-    """Path of a packed file: as typed, else, where relative, among the data that ships with the package.
-
-    Raises InputError, naming the option --data.file and the places looked at, where there is none.
-    """
-    shipped = [Path(__file__).parents[3] / "data", Path(sys.prefix) / "share" / "ddhpc"]
-    typed = Path(file)
-    places = [typed, *(folder / typed for folder in shipped if not typed.is_absolute())]
-    for place in places:
-        if os.path.isdir(place):
-            raise InputError(
-                f"--data.file {file}: is a directory; expected a packed file, which `prepare` makes: "
-                f"python -m ddhpc prepare images {file} --output x.h5 --size 64 64"
-            )
-        if os.path.exists(place):
-            return place
-    looked = ", ".join(str(place.absolute()) for place in places)
-    raise InputError(f"--data.file {file}: no such file; looked for {looked}; `prepare` makes a packed file")
-
-
-def open_packed(path: Path | str) -> Packed:
+def open_packed(path: Path | str, fold: int | None = None) -> Packed:
     """Open a packed file, check that it is whole and consistent, and describe it.
+
+    Args:
+        path: of the file.
+        fold: that is test, as of the option --data.fold; None for the splits as they are stored.
 
     Raises:
         InputError: names the file, for anything that is not a complete packed file of format version 1 or 2 with at
-            least two classes, no empty split, labels 0..K-1, training samples of every class and finite statistics.
+            least two classes, no empty split, labels 0..K-1, training samples of every class and finite statistics; or
+            names the option, where the file has no such fold.
 
     Example:
+        >>> from ddhpc.data.packed import find
         >>> packed = open_packed(find("fashion_mnist.h5"))
         >>> packed.image_shape, packed.samples["train"]
         ((28, 28), 6000)
@@ -228,7 +228,7 @@ def open_packed(path: Path | str) -> Packed:
     """
     path = Path(path)
     with reading(path) as file:
-        return describe(file, path)
+        return describe(file, path).of_fold(fold)
 
 
 def describe(file: h5py.File, path: Path) -> Packed:
@@ -264,6 +264,8 @@ def describe(file: h5py.File, path: Path) -> Packed:
     known = repr((train.shape[1:], train.dtype.name, classes)).encode()
     known += b"".join(labels[split].astype("<i8").tobytes() + "\0".join(ids[split]).encode() for split in SPLITS)
     known += np.stack([mean, std]).astype("<f8").tobytes()
+    folds = read_folds(file, path, labels, classes)
+    known += bytes(folds) if folds else b""
     return Packed(
         path=path,
         image_shape=train.shape[2:],
@@ -279,20 +281,8 @@ def describe(file: h5py.File, path: Path) -> Packed:
         restricted={size: file[restricted_name("train", size)].chunks[0] for size in sizes},
         source=attribute(file, "source", str) or "",
         preparation=attribute(file, "preparation", str) or "",
-        digest=_digest(file, path, known, sizes),
+        digest=digest(file, path, known, sizes),
         stamps={_stamp(path)},
+        folds=folds,
+        spans={split: (Span(split, 0, len(index)),) for split, index in labels.items()},
     )
-
-
-def _digest(file: h5py.File, path: Path, known: bytes, sizes: Sequence[tuple[int, ...]]) -> str:
-    """`Packed.digest`: over what is `known` of the images, and over the pixels, restricted to `sizes` as well."""
-    digest = hashlib.sha256(known)
-    digest.update(b"".join(sampled(file[f"{split}/image"]) for split in SPLITS))
-    checksums = [attribute(file[f"{split}/image"], CHECKSUM, str) for split in SPLITS]
-    if all(checksums):
-        digest.update(repr(checksums).encode())
-    elif _size(path) <= SMALL_BYTES:
-        digest.update(path.read_bytes())
-    for stored in (file[restricted_name(split, size)] for size in sizes for split in SPLITS):
-        digest.update(repr(attribute(stored, CHECKSUM, str)).encode() + sampled(stored, CHECKED_RESTRICTED))
-    return digest.hexdigest()

@@ -7,7 +7,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import reduce
+from operator import add
 from pathlib import Path
+from typing import TypeVar
 
 import h5py
 import numpy as np
@@ -16,10 +19,13 @@ from ddhpc import __version__
 from ddhpc.data.hdf5 import check_output, text, utf8, writing
 from ddhpc.data.packed.checks import CHECKSUM, FORMAT, FORMAT_VERSION, SPLITS, check_labels, restricted_name
 from ddhpc.data.packed.chunks import choose_chunks, choose_whole_chunks
+from ddhpc.data.packed.folds import FEWEST, MEAN, STD, role
+from ddhpc.data.packed.moments import Moments
 from ddhpc.data.packed.pyramid import level, levels
 from ddhpc.data.packed.reader import Packed, describe
 from ddhpc.errors import InputError
 
+Key = TypeVar("Key")
 RESTRICTED_AT_ONCE = 2**17
 """Pixels of images that are restricted together; one by one images that have more."""
 
@@ -36,6 +42,8 @@ class Split:
     """Yields S arrays [C, *spatial] in order, once."""
     patients: Sequence[str] = ()
     """[S], whose each sample is, empty where nobody knows; stored as a running number alone, see `pseudonyms`."""
+    fold: Sequence[int] = ()
+    """[S], of each sample, in all splits or none; read fastest where it rises."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,11 +71,12 @@ def write_packed(path: Path | str, contents: Contents, *, overwrite: bool = Fals
     it is not consistent, the output exists or cannot be written, or an image has another shape or dtype than
     announced or is not finite.
     """
-    path, dtype, splits = Path(path), np.dtype(contents.dtype), contents.splits
+    path, splits = Path(path), contents.splits
     check_output(path, overwrite=overwrite)
     labels = {name: np.asarray(splits[name].labels, np.int64) for name in SPLITS}
     check_labels(path, contents.classes, labels)
     patients = pseudonyms({name: splits[name].patients for name in SPLITS})
+    by_fold: dict[int, Moments] = {}
     with writing(path) as file:
         file.attrs["format"] = FORMAT
         file.attrs["format_version"] = FORMAT_VERSION
@@ -84,9 +93,14 @@ def write_packed(path: Path | str, contents: Contents, *, overwrite: bool = Fals
             group.create_dataset("id", data=text(splits[name].ids), compression="gzip", fletcher32=True)
             if patients:
                 group.create_dataset("patient", data=text(patients[name]), compression="gzip", fletcher32=True)
-            mean, std = _write_images(file, name, splits[name], (contents.channels, *contents.image_shape), dtype)
+            if len(splits[name].fold):
+                fold = np.asarray(splits[name].fold, np.int64)
+                group.create_dataset("fold", data=fold, compression="gzip", shuffle=True, fletcher32=True)
+            moments = _write_images(file, name, contents, by_fold)
             if name == "train":
-                file["statistics/mean"], file["statistics/std"] = mean, std
+                file["statistics/mean"], file["statistics/std"] = moments.mean, moments.std
+        if by_fold:
+            _write_folds(file, by_fold)
         file.flush()
         file.attrs["complete"] = True
         return describe(file, path)
@@ -170,30 +184,38 @@ def pseudonyms(patients: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     return {split: [number.get(name, "") for name in names] for split, names in patients.items()} if number else {}
 
 
-def _write_images(
-    file: h5py.File, name: str, split: Split, shape: tuple[int, ...], dtype: np.dtype
-) -> tuple[np.ndarray, np.ndarray]:
-    """Streams the images of a split into the file, and gives their mean and standard deviation [C] float64.
-
-    The moments of single images are merged: Chan, Golub, LeVeque, "Algorithms for computing the sample
-    variance", The American Statistician 37 (1983), equation 2.1.
-    """
+def _write_images(file: h5py.File, name: str, contents: Contents, by_fold: dict[int, Moments]) -> Moments:
+    """Streams the images of a split into the file, and gives their moments; adds them to those of their folds."""
+    split, shape, dtype = contents.splits[name], (contents.channels, *contents.image_shape), np.dtype(contents.dtype)
     images = (len(split.ids), *shape)
     stored = _Stored(file, f"{name}/image", images, dtype, choose_chunks(shape[1:], shape[0], dtype.itemsize))
     restricted = _Restricted(file, name, images, dtype)
-    mean, squares = np.zeros(shape[0]), np.zeros(shape[0])
-    for i, (found, image) in enumerate(zip(split.ids, split.images, strict=True)):
+    moments: dict[str, Moments] = {}
+    for n, (found, image) in enumerate(zip(split.ids, split.images, strict=True)):
         if image.shape != shape or image.dtype != dtype:
             raise InputError(f"image {found!r} is {image.dtype} {image.shape}; expected {dtype} {shape}")
         if dtype.kind == "f" and not np.isfinite(image).all():
             raise InputError(f"image {found!r} holds NaN or infinity; expected finite values")
         stored.append(image)
         restricted.append(image)
-        pixels = image.reshape(shape[0], -1)
-        own = pixels.mean(axis=1, dtype=np.float64)
-        delta = own - mean
-        squares += np.square(pixels - own[:, None]).sum(axis=1) + delta**2 * (pixels.shape[1] * i / (i + 1))
-        mean += delta / (i + 1)
+        own = Moments.of(image)
+        _add(moments, name, own)
+        if len(split.fold):
+            _add(by_fold, int(split.fold[n]), own)
     stored.finish()
     restricted.finish()
-    return mean, np.sqrt(squares / math.prod((len(split.ids), *shape[1:])))
+    return moments[name]
+
+
+def _add(moments: dict[Key, Moments], key: Key, own: Moments) -> None:
+    moments[key] = moments[key] + own if key in moments else own
+
+
+def _write_folds(file: h5py.File, by_fold: Mapping[int, Moments]) -> None:
+    """The statistics of what is train when a fold is test, for each fold in turn."""
+    count = len(by_fold)
+    if count < FEWEST or sorted(by_fold) != list(range(count)):
+        raise InputError(f"folds {sorted(by_fold)}: expected 0, 1, 2 and so on, {FEWEST} or more")
+    roles = [role(np.arange(count), fold, count) for fold in range(count)]
+    trained = [reduce(add, (by_fold[n] for n in np.flatnonzero(names == "train").tolist())) for names in roles]
+    file[MEAN], file[STD] = [each.mean for each in trained], [each.std for each in trained]

@@ -47,6 +47,8 @@ class FaceOptions(SourceOptions):
         """See `SourceOptions`."""
         if self.split not in get_args(Division):
             raise InputError(f"--split {self.split}: expected {' or '.join(get_args(Division))}")
+        if self.folds is not None and self.split == "light":
+            raise InputError(f"--folds {self.folds}: are of all lights of each subject; expected --split random")
         self.of_images().check()
 
     def of_images(self) -> ImageOptions:

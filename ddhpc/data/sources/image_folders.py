@@ -20,6 +20,7 @@ import numpy as np
 from ddhpc.data.packed.writer import Contents
 from ddhpc.data.sources.class_folders import HIDDEN, OTHER_NAME, File, Folder, check_levels, scan
 from ddhpc.data.sources.decode_cache import DecodeCache, Findings, open_cache
+from ddhpc.data.sources.folds import deal
 from ddhpc.data.sources.image_decoding import (
     DEEP,
     ImageFacts,
@@ -94,11 +95,12 @@ def prepare_images(folder: Path, options: ImageOptions, packing: Packing) -> Pre
 
     "crop" scales an image to cover `size` and cuts out the centre, "stretch" ignores the aspect. A split without
     images is drawn from the training images of each class by its fraction, all images of a patient together where the
-    regular expression `patients` finds one in each path. Files that are unreadable, no images, in no class, or of the
-    same pixels as one of another class end the run with "stop"; with "skip" they are left out and named in the result
-    and in the file. Copies of images of an earlier split, equal in the pixels that are packed, and files that no image
-    reader claims by their name are always left out. Progress counts every file three times: examined, decoded, packed.
-    The `workers` share the first two; ranks above 0 get None.
+    regular expression `patients` finds one in each path. Likewise all images are divided into `folds`, copies together.
+    Files that are unreadable, no images, in no class, or of the same pixels as one of another class end the run with
+    "stop"; with "skip" they are left out and named in the result and in the file. Copies of images of an earlier split,
+    equal in the pixels that are packed, and files that no image reader claims by their name are always left out.
+    Progress counts every file three times: examined, decoded, packed. The `workers` share the first two; ranks above 0
+    get None.
 
     Raises InputError for bad options, an output that exists, and a folder without two classes that both have
     training images.
@@ -117,7 +119,8 @@ def pack_images(source: Listed, options: ImageOptions, packing: Packing) -> Prep
     folder, listed, progress, patients = source.folder, source.found, packing.progress, options.patients
     owners = patients_of([file.id for file in listed.files], patients) if patients else []
     patient = dict(zip((file.id for file in listed.files), owners, strict=bool(patients)))
-    _divide(folder, listed, listed.files, options, patient)  # too few are found before all are read
+    divided, _ = _divide(folder, listed, listed.files, options, patient)  # too few are found before all are read
+    deal(divided, _labels(listed.files), [_owners(listed.files, patient)], options, listed.classes)
     store = open_cache(packing.output, packing.workers, listed.files, size=options.size, resize=options.resize)
     facts, damaged = _examine(store, source, options, progress)
     files = [file for file in listed.files if file.id in facts]
@@ -146,6 +149,8 @@ def pack_images(source: Listed, options: ImageOptions, packing: Packing) -> Prep
     divided, copies = drop_copies(divided, ids, [images[name].facts["checksum"] for name in ids])
     if patients and not options.allow_shared_patients:
         check_patients(divided, ids, [patient[name] for name in ids])
+    keys = [_owners(files, patient), [images[name].facts["checksum"] for name in ids]]
+    divided, fold, folded = deal(divided, _labels(files), keys, options, listed.classes)
     skipped = dict(sorted({**skipped, **copies}.items()))
     left_out = Counter(listed.skipped.values())
     left_out += {
@@ -157,6 +162,7 @@ def pack_images(source: Listed, options: ImageOptions, packing: Packing) -> Prep
     notes += drawn_notes(missing, options.seed)
     if source.kind == "images":
         notes.append(patients_note(divided, [patient.get(name, "") for name in ids], "image"))
+    notes += folded
     notes += [f"{plural(count, 'file')} left out: {reason}" for reason, count in left_out.most_common()]
 
     chosen = [name for members in divided.values() for name in (ids[i] for i in members)]
@@ -166,10 +172,11 @@ def pack_images(source: Listed, options: ImageOptions, packing: Packing) -> Prep
         classes=listed.classes,
         splits=as_splits(
             divided,
-            np.array([file.label for file in files], np.int64),
+            _labels(files),
             ids,
             written,
             [patient.get(name, "") for name in ids],
+            fold,
         ),
         image_shape=target.image_shape,
         channels=target.channels,
@@ -203,9 +210,18 @@ def _divide(
             lost = next((f"; {path}: {why}" for path, why in listed.skipped.items() if name in path.split("/")), "")
             raise InputError(f"{folder}: class {name!r} has no training images; expected at least one{lost}")
     missing = {name: part for name, part in options.fractions.items() if all(file.split != name for file in files)}
-    labels = np.array([file.label for file in files], np.int64)
-    owners = [f"patient {patient[file.id]}" if file.id in patient else f"image {file.id}" for file in files]
-    return divide([file.split for file in files], labels, owners, missing, options.seed, listed.classes), missing
+    given, owners = [file.split for file in files], _owners(files, patient)
+    return divide(given, _labels(files), owners, missing, options.seed, listed.classes), missing
+
+
+def _labels(files: Sequence[File]) -> np.ndarray:
+    """Class indices [S] int64."""
+    return np.array([file.label for file in files], np.int64)
+
+
+def _owners(files: Sequence[File], patient: Mapping[str, str]) -> list[str]:
+    """What must not be torn apart: the patient of each file, or the file itself."""
+    return [f"patient {patient[file.id]}" if file.id in patient else f"image {file.id}" for file in files]
 
 
 def _examine(

@@ -12,6 +12,7 @@ import numpy as np
 
 from ddhpc.data.hdf5 import check_output
 from ddhpc.data.packed import Packed, Split
+from ddhpc.data.packed.folds import FEWEST
 from ddhpc.data.packed.writer import Contents, write_packed
 from ddhpc.data.sources.workers import Workers
 from ddhpc.errors import InputError
@@ -37,6 +38,11 @@ class SourceOptions:
     val_fraction: float = option("share drawn as val where there is none", default=0.15)
     test_fraction: float = option("share drawn as test where there is none", default=0.15)
     seed: int = option("of the drawn splits", default=0)
+    folds: int | None = option(
+        "for cross-validation, also draw so many parts of all samples, by class and by patient; see --data.fold",
+        default=None,
+        metavar="K",
+    )
 
     @property
     def fractions(self) -> dict[str, float]:
@@ -55,6 +61,8 @@ class SourceOptions:
             raise InputError(f"{both}: leave nothing to train on; expected a sum below 1")
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: expected 0 or more")
+        if self.folds is not None and self.folds < FEWEST:
+            raise InputError(f"--folds {self.folds}: expected {FEWEST} or more, of which one is test and one val")
 
     def stop_at(self, source: Path, bad: Mapping[str, str]) -> None:
         """InputError with the first of the samples that cannot be used and its reason, if these end the run."""
@@ -113,6 +121,7 @@ def as_splits(
     ids: Sequence[str],
     images: Iterator[np.ndarray],
     patients: Sequence[str],
+    fold: np.ndarray,
 ) -> dict[str, Split]:
     """Samples to be packed, by split.
 
@@ -122,6 +131,7 @@ def as_splits(
         ids: [S].
         images: yields those of all splits, one split after the other.
         patients: [S], empty where nobody knows.
+        fold: [S] int64, -1 where there are no folds.
     """
     return {
         name: Split(
@@ -129,6 +139,7 @@ def as_splits(
             ids=[ids[i] for i in members],
             images=islice(images, len(members)),
             patients=[patients[i] for i in members],
+            fold=[number for number in fold[members].tolist() if number >= 0],
         )
         for name, members in divided.items()
     }

@@ -42,15 +42,27 @@ def divide(
     pool = [i for i, split in enumerate(given) if split in ("", "train")]
     divided = {name: [i for i, split in enumerate(given) if split == name] for name in SPLITS}
     number = {owner: n for n, owner in enumerate(dict.fromkeys(owners[i] for i in pool))}
-    frequency = np.bincount(labels)
-    label = np.empty(len(number), np.int64)
-    for i in sorted(pool, key=lambda i: -frequency[labels[i]]):
-        label[number[owners[i]]] = labels[i]
+    owner = np.array([number[owners[i]] for i in pool], np.int64)
+    label = rarest_labels(labels[pool], owner, np.bincount(labels))
     present, stratum = np.unique(label, return_inverse=True)
     noun = "training sample" if len(number) == len(pool) else "training patient"
     drawn = stratified(stratum, missing, seed, [classes[n] for n in present], noun)
     split_of = {n: name for name, members in drawn.items() for n in members.tolist()}
     return divided | {name: [i for i in pool if split_of[number[owners[i]]] == name] for name in drawn}
+
+
+def rarest_labels(labels: np.ndarray, owner: np.ndarray, frequency: np.ndarray) -> np.ndarray:
+    """The class of each owner, the least frequent of those that its samples have: int64, an owner each.
+
+    Args:
+        labels: [S] int64.
+        owner: of each sample, [S] int64 from 0.
+        frequency: of each class, [K].
+    """
+    found = np.empty(int(owner.max(initial=-1)) + 1, np.int64)
+    for i in np.argsort(-frequency[labels], kind="stable").tolist():
+        found[owner[i]] = labels[i]
+    return found
 
 
 def drop_copies(divided: Divided, ids: Sequence[str], checksums: Sequence[str]) -> tuple[Divided, dict[str, str]]:

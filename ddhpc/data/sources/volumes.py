@@ -15,6 +15,7 @@ import numpy as np
 
 from ddhpc.data.packed.writer import Contents
 from ddhpc.data.sources.decode_cache import DecodeCache, Findings, Record, open_cache
+from ddhpc.data.sources.folds import deal
 from ddhpc.data.sources.nifti import NO_ORIENTATION
 from ddhpc.data.sources.resampling import IntensityRange, Shape, Spacing, grid
 from ddhpc.data.sources.source import (
@@ -66,10 +67,11 @@ def prepare_volumes(source: Path, options: VolumeOptions, packing: Packing) -> P
     `groups`, class names joined by commas, becomes one class, and classes in no group are left out; without
     groups classes are in order of name. A split without volumes is drawn from the training volumes by its
     fraction, by class, all volumes of a patient together: that of the table's column, else the one that the regular
-    expression `patients` finds in the path, else the PatientID of DICOM files unless all have the same. Volumes that
-    cannot be used, and those of the same content under two labels, end the run with "stop"; with "skip" they are left
-    out and named in the result and in the file. Copies of volumes of an earlier split are always left out. Progress
-    counts every volume twice: decoded, then packed. The `workers` share the decoding; ranks above 0 get None.
+    expression `patients` finds in the path, else the PatientID of DICOM files unless all have the same. Likewise all
+    volumes are divided into `folds`, copies together. Volumes that cannot be used, and those of the same content under
+    two labels, end the run with "stop"; with "skip" they are left out and named in the result and in the file. Copies
+    of volumes of an earlier split are always left out. Progress counts every volume twice: decoded, then packed. The
+    `workers` share the decoding; ranks above 0 get None.
 
     Raises InputError for bad options, an output that exists, a source that cannot be listed, a class without
     training volumes, a patient in two splits unless allowed, and volumes that end up in different shapes.
@@ -87,6 +89,8 @@ def prepare_volumes(source: Path, options: VolumeOptions, packing: Packing) -> P
     divided, copies = drop_copies(divided, ids, [fact.checksum for fact in facts])
     if not options.allow_shared_patients:
         check_patients(divided, ids, [sample.patient for sample in samples])
+    keys = [_owners(samples), [fact.checksum for fact in facts]]
+    divided, fold, folded = deal(divided, labels, keys, options, listing.classes)
 
     shape = options.shape or _common_shape(source, dict(zip(ids, facts, strict=True)), options.spacing)
     preparation = VolumePreparation.of_set(geometry, shape, facts)
@@ -100,6 +104,7 @@ def prepare_volumes(source: Path, options: VolumeOptions, packing: Packing) -> P
     notes += [f"class {name} is in no group: {n} volumes" for name, n in sorted(listing.ungrouped.items())]
     notes += drawn_notes(missing, options.seed)
     notes.append(patients_note(divided, [sample.patient for sample in samples], "volume"))
+    notes += folded
     notes += [f"{len(names):,} left out: {reason}" for reason, names in left_out.items() if names]
     skipped = dict(sorted((name, reason) for names in left_out.values() for name, reason in names.items()))
     count, order = len(listing.samples), [records[ids[i]] for members in divided.values() for i in members]
@@ -112,6 +117,7 @@ def prepare_volumes(source: Path, options: VolumeOptions, packing: Packing) -> P
             ids,
             counted(stored, packing.progress, count, count + len(order)),
             [sample.patient for sample in samples],
+            fold,
         ),
         image_shape=preparation.image_shape,
         channels=preparation.channels,
@@ -132,7 +138,8 @@ def _list(source: Path, options: VolumeOptions) -> Listing:
         samples = [replace(s, patient=s.patient or patient) for s, patient in zip(listing.samples, found, strict=True)]
         listing = replace(listing, samples=tuple(samples))
     _check_classes(source, listing, listing.samples, {})
-    _divide(listing, listing.samples, options)
+    divided, _ = _divide(listing, listing.samples, options)
+    deal(divided, _labels(listing, listing.samples), [_owners(listing.samples)], options, listing.classes)
     options.stop_at(source, listing.bad)
     return listing
 
@@ -191,9 +198,13 @@ def _labels(listing: Listing, samples: Sequence[Sample]) -> np.ndarray:
 def _divide(listing: Listing, samples: Sequence[Sample], options: SourceOptions) -> tuple[Divided, dict[str, float]]:
     """The samples by split, and the fractions of the splits that had to be drawn."""
     missing = {name: part for name, part in options.fractions.items() if all(s.split != name for s in samples)}
-    owners = [f"patient {sample.patient}" if sample.patient else f"volume {sample.id}" for sample in samples]
     given = [sample.split for sample in samples]
-    return divide(given, _labels(listing, samples), owners, missing, options.seed, listing.classes), missing
+    return divide(given, _labels(listing, samples), _owners(samples), missing, options.seed, listing.classes), missing
+
+
+def _owners(samples: Sequence[Sample]) -> list[str]:
+    """What must not be torn apart: the patient of each sample, or the sample itself."""
+    return [f"patient {sample.patient}" if sample.patient else f"volume {sample.id}" for sample in samples]
 
 
 def _with_patients(samples: Sequence[Sample], facts: Mapping[str, VolumeFacts]) -> list[Sample]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
 
@@ -24,37 +25,47 @@ LOOKS: Mapping[str, Mapping[str, Any]] = {
 """Colour and hatch of each of the phases of a results file."""
 
 
-def curves(loss: np.ndarray, accuracy: np.ndarray, slowest: int) -> Figure:
-    """Loss and training accuracy [N, E] of all local CNNs by epoch, those of the slowest one marked."""
+MARKED: Mapping[str, Any] = {"linewidth": 2, "marker": "o", "markersize": 4}
+"""The line of the slowest local CNN."""
+
+
+def curves(history: Mapping[str, np.ndarray], slowest: int) -> Figure:
+    """Loss and accuracy of all local CNNs by epoch, those of the slowest one marked.
+
+    Args:
+        history: [N, E] by name, `loss` and `accuracy` on train, and on val, where it is known, `val_loss` and
+            `val_accuracy`, NaN after epochs without validation.
+        slowest: number of a subdomain.
+    """
     figure = new_figure(5.2)
-    epochs = np.arange(1, loss.shape[1] + 1)
-    for axes, values, name in zip(
-        figure.subplots(2, sharex=True),
-        (loss, 100 * accuracy),
-        ("loss (mean cross entropy)", "accuracy on train in %"),
-        strict=True,
-    ):
-        for n, row in enumerate(values):
-            if n != slowest:
-                axes.plot(epochs, row, color=SKY, linewidth=1, alpha=0.8, marker="." if len(epochs) == 1 else None)
+    epochs = np.arange(1, history["loss"].shape[1] + 1)
+    loss, accuracy = figure.subplots(2, sharex=True)
+    for axes, name, scale in ((loss, "loss", 1), (accuracy, "accuracy", 100)):
+        for split, style in (("train", "-"), ("val", "--")):
+            values = history.get(name if split == "train" else f"val_{name}")
+            if values is not None:
+                _lines(axes, scale * values, slowest, style)
+                axes.plot([], [], style, color=GREY, label=f"on {split}")
         axes.plot([], [], color=SKY, label="each of the others")
-        axes.plot(
-            epochs,
-            values[slowest],
-            color=VERMILLION,
-            linewidth=2,
-            marker="o",
-            markersize=4,
-            markevery=max(1, len(epochs) // 12),
-            label=f"slowest (subdomain {slowest})",
-        )
-        axes.set_ylabel(name)
+        axes.plot([], [], color=VERMILLION, label=f"slowest (subdomain {slowest})", **MARKED)
         axes.grid(color="#E5E5E5")
         axes.set_xlim(0.5, len(epochs) + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    figure.axes[0].legend(loc="upper right")
-    figure.axes[1].set_xlabel("epoch")
+    loss.set_ylabel("loss (mean cross entropy)")
+    handles, labels = loss.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2)
+    accuracy.set(xlabel="epoch", ylabel="accuracy in %")
     return figure
+
+
+def _lines(axes: Axes, values: np.ndarray, slowest: int, style: str) -> None:
+    """One line a subdomain through what is known of [N, E], the slowest last and marked."""
+    for n in (*(n for n in range(len(values)) if n != slowest), slowest):
+        epochs = np.flatnonzero(np.isfinite(values[n]))
+        look: dict[str, Any] = {"color": SKY, "linewidth": 1, "alpha": 0.8, "marker": "." if len(epochs) == 1 else None}
+        if n == slowest:
+            look = {"color": VERMILLION, "markevery": max(1, len(epochs) // 12), **MARKED}
+        axes.plot(epochs + 1, values[n, epochs], style, **look)
 
 
 def time_bars(seconds: np.ndarray, phases: Sequence[str]) -> Figure:

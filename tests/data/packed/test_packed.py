@@ -19,7 +19,7 @@ from hypothesis.extra.numpy import arrays
 
 import ddhpc.data.packed.reader as module
 from ddhpc.data.hdf5 import check_output
-from ddhpc.data.packed import Contents, Packed, Split, chunks, find, open_packed, write_packed, writer
+from ddhpc.data.packed import Contents, Packed, Split, chunks, digest, find, open_packed, write_packed, writer
 from ddhpc.errors import InputError
 
 
@@ -514,7 +514,7 @@ def test_pixels_that_are_changed_in_place_are_noticed(file):
 
 
 def test_large_files_without_checksums_are_told_apart(file, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SMALL_BYTES", 0)
+    monkeypatch.setattr(digest, "SMALL_BYTES", 0)
     other = pack(tmp_path / "y.h5", swapped(noise(5, 2, 6, 7))).path
     for path in (file, other):
         with h5py.File(path, "r+") as stored:

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from ddhpc.data.packed import open_packed
 from ddhpc.data.sources.nifti import read_nifti
 from ddhpc.data.sources.source import Prepared
 from ddhpc.data.sources.volumes import VolumeOptions, prepare_volumes
@@ -704,3 +705,19 @@ def test_tables_with_other_separators(folder, sign):
     rows = [f"in/CT-{k}/{i}.nii{'.gz' * (k == 0)}{sign}grade {k}, mild" for k in (0, 1) for i in range(6)]
     prepared = prepare(table(folder.parent / "labels.csv", *rows, columns=f"path{sign}label"))
     assert prepared.packed.classes == ("grade 0, mild", "grade 1, mild")
+
+
+def test_folds_keep_both_scans_of_a_patient_together(folder):
+    rows = [
+        f"in/CT-{kind}/{i}.nii{'' if kind else '.gz'},CT-{kind},P{kind}{i // 2}" for kind in (0, 1) for i in range(6)
+    ]
+    source = table(folder.parent / "x.csv", *rows, columns="path,label,patient")
+    prepared = prepare(source, folds=3)
+    assert "3 folds of all samples of all splits: 4, 4, 4; seed 0" in prepared.notes
+    packed = open_packed(prepared.packed.path, 2)
+    assert packed.samples == {"train": 4, "val": 4, "test": 4}
+    homes = [set(packed.patients(split)) for split in packed.splits]
+    assert [len(home) for home in homes] == [2, 2, 2]
+    assert len(set.union(*homes)) == 6
+    with pytest.raises(InputError, match=r"^--folds 4: class 'CT-0' has 3 patients; expected one for each fold$"):
+        prepare(source, folds=4)

@@ -1,0 +1,42 @@
+"""The section on a cross-validation: what the runs of all folds decided together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ddhpc.report.figures import curves
+from ddhpc.report.metrics import curves_of, rows_of
+from ddhpc.report.section import Section
+from ddhpc.results import pool
+from ddhpc.tables.metrics import blocks, rare, remarks
+from ddhpc.tables.pooled import caption
+
+
+def pooled(runs: Sequence[Path], positive: str | None = None) -> list[Section]:
+    """The section on the final decisions of a run of each fold for its test samples; none without runs.
+
+    Args:
+        runs: see `results.pool`.
+        positive: likewise.
+
+    Raises:
+        InputError: likewise.
+    """
+    if not runs:
+        return []
+    found = pool(runs, positive=positive)
+    evaluation, decided = found.evaluation, found.decided
+    named = curves_of(evaluation, found.classes, decided.decisions, decided.labels, "auc")
+    said = [caption(found), *remarks(evaluation), rare(evaluation)]
+    return [
+        Section(
+            name="cross_validation",
+            title="Cross-validation: all folds together",
+            caption=" ".join(["ROC curves and metrics.", *filter(None, said)]),
+            figure=curves.roc(named),
+            alt="ROC curves of all folds: " + "; ".join(f"{each.name} AUC {each.label}" for each in named),
+            head=("dnn", "all samples"),
+            rows=rows_of(evaluation, blocks(evaluation, found.classes)),
+        )
+    ]
