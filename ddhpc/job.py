@@ -70,12 +70,14 @@ def solve(
         raise InputError(f"--subdomain {only}: expected 0 to {problem.subdomains - 1}")
 
     # These load torch, for which wrong data or a wrong grid need not wait.
-    from ddhpc.results import begin, check_alike, counted, identity, lock, run_directory
+    from ddhpc.results import begin, check_alike, counted, identity, lock, run_directory, scalars
     from ddhpc.tables.run import problem_line
     from ddhpc.train import train, train_subdomain
 
     place = comm.together(partial(placement.place, comm, asked.config.run))
 
+    if asked.config.run.tensorboard:
+        comm.together(scalars.check_needs)
     comm.together(request.obey)
     request.defer()
     run = identity(problem.config, problem.packed.digest, problem.weights_digest)

@@ -180,7 +180,7 @@ def solve_coarse_problem(job: Job, gathered: Gathered | None) -> CoarseSolution:
     problem = job.problem
     with job.stopwatch("coarse"):
         problem.seed(problem.subdomains)
-        return coarse.solve(
+        solution = coarse.solve(
             gathered.outputs,
             problem.packed.labels,
             len(problem.packed.classes),
@@ -188,6 +188,8 @@ def solve_coarse_problem(job: Job, gathered: Gathered | None) -> CoarseSolution:
             job.place.device,
             problem.learned,
         )
+    job.scalars("coarse-dnn").write(solution.history)
+    return solution
 
 
 def solve_coherent(

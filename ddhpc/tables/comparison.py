@@ -98,7 +98,7 @@ def row(run: Path) -> Row:
         )
         settings = config.to_dict()
         settings["model"]["weights"] = attribute(file, "weights_digest", str)  # where they lie is no setting
-        for name in ("seed", "report"):
+        for name in ("seed", "report", "tensorboard"):
             del settings["run"][name]
         return Row(
             run=run.name,
