@@ -62,7 +62,7 @@ def predict(
 
     Args:
         model: see `results.model.open_model`.
-        sources: packed files; image files, NIfTI files, directories of a DICOM series; directories and CSV tables of
+        sources: packed files; files of images and volumes, directories of a DICOM series; directories and CSV tables of
             any of these but packed files.
         comm: all ranks, which share the inputs out; `Process()` for one without MPI.
         device: torch device of this rank.

@@ -18,8 +18,8 @@ DESCRIPTION = (
     "was decided, and 2, with one line, where none was."
 )
 SOURCE = (
-    "an image (.png, .jpg, .tif ...), a volume (.nii, .nii.gz, the directory of a DICOM series), a directory of any of "
-    "these, a CSV table with a column path (and label), or a packed file, of which all splits are taken"
+    "an image (.png, .jpg, .tif ...), a volume (.nii.gz, .mha, .nrrd, the directory of a DICOM series), a directory "
+    "of any of these, a CSV table with a column path (and label), or a packed file, of which all splits are taken"
 )
 MAPS = (
     "write which subdomains spoke for each decision: by how much (-1 to 1) the probability of the decided class falls "

@@ -116,7 +116,7 @@ KINDS = {
         source="directory with yaleB01, yaleB02, ...",
     ),
     "volumes": Kind(
-        description="Pack labelled volumes, NIfTI files or DICOM series.",
+        description="Pack labelled volumes: NIfTI, MetaImage, NRRD or DICOM.",
         function=f"{SOURCES}.volumes:prepare_volumes",
         options=f"{SOURCES}.volumes:VolumeOptions",
         source=VOLUMES,

@@ -1,7 +1,7 @@
 """What `predict` is asked to classify: from the paths that a user names to a list of files.
 
-A path may be an image or a NIfTI file, a directory that is one DICOM series, a directory that holds any of these, or a
-CSV table with a column path, relative to the table, and optionally label.
+A path may be an image or a volume, a directory that is one DICOM series, a directory that holds any of these, or a CSV
+table with a column path, relative to the table, and optionally label.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class _Kind:
     """Of names, that `walk` looks for."""
     of_file: Callable[[Path], Path | str]
     """The input that a file with such an ending is, or is a part of."""
-    other: str
-    """Reason for a file of another kind."""
+    others: tuple[str, ...]
+    """Reasons for files of another kind."""
     directories: bool
     """A directory may be one input."""
 
@@ -107,17 +107,18 @@ def _kind(preparation: Preparation) -> _Kind:
             expected="an image, such as .png, .jpg or .tif",
             endings=endings(),
             of_file=lambda path: path,
-            other=OTHER_NAME,
+            others=(OTHER_NAME,),
             directories=False,
         )
-    from ddhpc.data.sources.volume_listing import OTHER, volume_of  # needs libraries that images do without
+    # needs libraries that images do without
+    from ddhpc.data.sources.volume_formats import EXPECTED, NO_VOLUME, volume_of
 
     return _Kind(
         noun="volume",
-        expected="a volume: .nii, .nii.gz or the directory of a DICOM series",
+        expected=f"a volume: {EXPECTED}",
         endings=("",),
         of_file=volume_of,
-        other=OTHER,
+        others=NO_VOLUME,
         directories=True,
     )
 
@@ -158,7 +159,7 @@ def _below(folder: Path, kind: _Kind, left_out: dict[str, str]) -> Iterator[tupl
         found = reason or kind.of_file(path)
         if isinstance(found, Path):
             yield found, None
-        elif found in (*HARMLESS, kind.other):
+        elif found in (*HARMLESS, *kind.others):
             left_out[utf8(str(path))] = found
         elif os.path.isdir(path):
             raise InputError(f"{path}: {found}; expected a directory that can be listed")
@@ -172,13 +173,14 @@ def _labelled(
     """All inputs in the class directories of a directory, as `_below`."""
     scanned = scan(folder, kind.endings, training=False)
     for name, reason in scanned.skipped.items():
-        if reason not in HARMLESS and kind.of_file(folder / name) != kind.other:
+        found = reason if reason in HARMLESS else kind.of_file(folder / name)
+        if not isinstance(found, str) or found not in (*HARMLESS, *kind.others):
             raise InputError(f"{folder}: {name}: {reason}; expected all of <class>/* or train|val|test/<class>/*")
-        left_out[utf8(str(folder / name))] = reason if reason in HARMLESS else kind.other
+        left_out[utf8(str(folder / name))] = found
     for file in scanned.files:
         found, label = kind.of_file(file.path), scanned.classes[file.label]
-        if found == kind.other:
-            left_out[utf8(str(file.path))] = kind.other
+        if isinstance(found, str) and found in kind.others:
+            left_out[utf8(str(file.path))] = found
         elif label not in of_class:
             raise InputError(f"{folder}: {file.id}: {_no_class(label, of_class)}")
         else:
@@ -212,7 +214,7 @@ def _check(path: Path, kind: _Kind, where: str) -> None:
             raise InputError(f"{where}: is a directory; expected {kind.expected}")
     elif not os.path.isfile(path):
         raise InputError(f"{where}: is no regular file; expected {kind.expected}")
-    elif not path.name.lower().endswith(kind.endings) or (found := kind.of_file(path)) == kind.other:
+    elif not path.name.lower().endswith(kind.endings) or (found := kind.of_file(path)) in kind.others:
         raise InputError(f"{where}: is of another kind; expected {kind.expected}")
     elif found == path.parent:
         raise InputError(f"{where}: is one slice; expected the directory of the DICOM series, {path.parent}")

@@ -1,4 +1,4 @@
-"""Reading of NIfTI volumes."""
+"""Reading of NIfTI volumes: one file, or a pair of a header and its voxels."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ from typing import Any
 import nibabel
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.fileholders import FileHolder
 from nibabel.imageglobals import logger
 
 from ddhpc.data.sources.resampling import Shape, Volume, oriented
 
-ENDINGS = (".nii", ".nii.gz")
+ENDINGS = (".nii", ".nii.gz", ".hdr", ".hdr.gz")
+"""Of files, or of the headers of pairs."""
+DATA_ENDINGS = {".hdr": ".img", ".hdr.gz": ".img.gz", ".HDR": ".IMG"}
+"""Of the voxels of a pair, by that of its header."""
 GZIP_MAGIC = b"\x1f\x8b"
 IMAGES = {348: nibabel.Nifti1Image, 540: nibabel.Nifti2Image}
+PAIRS = {348: nibabel.Nifti1Pair, 540: nibabel.Nifti2Pair}
 MILLIMETRES = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
 GEOMETRY = (
     *("pixdim", "xyzt_units", "qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y"),
@@ -60,7 +65,7 @@ def read_geometry(path: Path) -> tuple[Shape, np.ndarray, Any]:
     The affine of the header is that of the file to the bit, in the file's unit. Raises as `read_nifti`.
     """
     image, _ = _load(path)
-    header = type(image.header)()
+    header = IMAGES[int(image.header["sizeof_hdr"])].header_class()  # of a single file, also for a pair
     for name in GEOMETRY:
         header[name] = image.header[name]
     header.set_data_shape(image.shape)
@@ -78,8 +83,43 @@ def _shape(image: Any) -> Shape:
     return x, y, z
 
 
+def data_file(path: Path) -> Path:
+    """The file that holds the voxels of one: itself, or for the header of a pair that beside it.
+
+    Example:
+        >>> data_file(Path("brain.hdr")).name, data_file(Path("brain.nii")).name
+        ('brain.img', 'brain.nii')
+    """
+    for header, data in DATA_ENDINGS.items():
+        if path.name.endswith(header):
+            return path.with_name(path.name.removesuffix(header) + data)
+    return path
+
+
 def _load(path: Path) -> tuple[Any, Any]:
     """The image, its voxels not yet read, and its header as it stands in the file."""
+    data, voxels = _unpacked(path), data_file(path)
+    sizes = {int.from_bytes(data[:4], order) for order in ("little", "big")}
+    size = next((size for size in IMAGES if size in sizes), None)
+    if size is None:
+        raise ValueError("not a NIfTI file")
+    files = {"header": io.BytesIO(data), "image": io.BytesIO(data)}
+    kinds: dict[int, Any] = IMAGES
+    if voxels != path:
+        if not PAIRS[size].header_class.from_fileobj(io.BytesIO(data), check=False)["magic"].item().startswith(b"ni"):
+            raise ValueError("not the header of a NIfTI pair; Analyze 7.5, which it may be, tells no orientation")
+        if not voxels.is_file():
+            raise ValueError(f"header of a pair without {voxels.name} beside it")
+        kinds, files["image"] = PAIRS, io.BytesIO(_unpacked(voxels))
+    try:
+        image = kinds[size].from_file_map({name: FileHolder(fileobj=file) for name, file in files.items()})
+    except ImageFileError as error:
+        raise ValueError("not a NIfTI file") from error
+    # nibabel makes 1 mm of a spacing of zero
+    return image, kinds[size].header_class.from_fileobj(io.BytesIO(data), check=False)
+
+
+def _unpacked(path: Path) -> bytes:
     data = path.read_bytes()
     if not data:
         raise ValueError("empty file")
@@ -88,16 +128,7 @@ def _load(path: Path) -> tuple[Any, Any]:
             data = gzip.decompress(data)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"damaged gzip stream: {error}") from error
-    sizes = {int.from_bytes(data[:4], order) for order in ("little", "big")}
-    kind = next((IMAGES[size] for size in IMAGES if size in sizes), None)
-    if kind is None:
-        raise ValueError("not a NIfTI file")
-    try:
-        image = kind.from_bytes(data)
-    except ImageFileError as error:
-        raise ValueError("not a NIfTI file") from error
-    # nibabel makes 1 mm of a spacing of zero
-    return image, kind.header_class.from_fileobj(io.BytesIO(data), check=False)
+    return data
 
 
 def _in_millimetres(image: Any) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from abc import ABC, abstractmethod
-from dataclasses import fields
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, Union, cast, get_args, get_origin, get_type_hints
@@ -66,17 +66,19 @@ class Preparation(ABC):
     def apply(self, path: Path) -> np.ndarray:
         """The file as `prepare` packs it, [channels, *image_shape] of `stored_dtype`.
 
-        `path` is an image or a NIfTI file, or the directory of a DICOM series.
+        `path` is an image or a volume, which may be the directory of a DICOM series.
 
         Raises:
             UnusableFile: an InputError with `path` and `reason`, and nothing else, for any file that cannot be used:
                 it is missing, unreadable, damaged, of another kind, or one that does not fit among the files of the
                 set.
+            InputError: a package that reads files of its kind is not installed.
         """
 
     def to_json(self) -> str:
         """One line, from which `from_json` makes the same."""
-        values = {field.name: getattr(self, field.name) for field in fields(cast(Any, self))}
+        later, values = _later(self), asdict(cast(Any, self))
+        values = {name: value for name, value in values.items() if value is not None or name not in later}
         return json.dumps({"version": VERSION, "kind": self.kind, **values}, allow_nan=False)
 
     @staticmethod
@@ -110,7 +112,8 @@ class Preparation(ABC):
                 f"{where}: the preparation is of files of kind {_shown(kind)}; expected {' or '.join(get_args(Kind))}"
             )
         try:
-            return _made(_class(kind), found)
+            preparation: Preparation = _made(_class(kind), found)
+            return preparation
         except ValueError as error:
             raise InputError(f"{where}: the preparation of its files {error}; `prepare` it again") from error
 
@@ -132,16 +135,21 @@ def _class(kind: Kind) -> Any:
     return VolumePreparation
 
 
-def _made(made: Any, found: dict[str, Any]) -> Preparation:
+def _later(made: Any) -> set[str]:
+    """The fields that came later: those with None as their default, which older files lack, and files without one."""
+    return {field.name for field in fields(made) if field.default is None}
+
+
+def _made(made: Any, found: dict[str, Any]) -> Any:
     """An instance of a dataclass of these values; ValueError, a phrase, where they are not those of its fields."""
     hints = get_type_hints(made)
     wanted = {field.name: hints[field.name] for field in fields(made)}
+    found = dict.fromkeys(_later(made)) | found
     if missing := next((name for name in wanted if name not in found), None):
         raise ValueError(f"lacks {missing}")
     if unknown := next((name for name in found if name not in wanted), None):
         raise ValueError(f"has an unknown field {_shown(unknown)}")
-    preparation: Preparation = made(**{name: _field(name, found[name], hint) for name, hint in wanted.items()})
-    return preparation
+    return made(**{name: _field(name, found[name], hint) for name, hint in wanted.items()})
 
 
 def _field(name: str, found: Any, hint: Any) -> Any:
@@ -161,6 +169,8 @@ def _value(found: Any, hint: Any) -> Any:
         return tuple(_value(each, option) for each, option in zip(found, options, strict=True))
     if origin is Literal and isinstance(found, str) and found in options:
         return found
+    if is_dataclass(hint) and isinstance(found, dict):
+        return _made(hint, found)
     if hint is int and type(found) is int:
         return found
     if hint is float and type(found) in (int, float) and abs(found) <= sys.float_info.max:
@@ -176,6 +186,8 @@ def _described(hint: Any) -> str:
         return f"a list of {len(options)} {'whole ' if options[0] is int else ''}numbers"
     if origin is Literal:
         return " or ".join(options)
+    if is_dataclass(hint):
+        return "a JSON object"
     return "a whole number" if hint is int else "a number"
 
 

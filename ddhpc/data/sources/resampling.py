@@ -13,7 +13,7 @@ from itertools import combinations
 
 import numpy as np
 from nibabel.affines import voxel_sizes
-from nibabel.orientations import apply_orientation, io_orientation, ornt2axcodes
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt2axcodes
 from scipy.ndimage import gaussian_filter, zoom
 
 Shape = tuple[int, int, int]
@@ -22,6 +22,8 @@ Spacing = tuple[float, float, float]
 """Millimetres between voxels along x, y, z."""
 IntensityRange = tuple[float, float]
 """Lowest and highest value kept, Hounsfield units for CT."""
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""From the coordinates of DICOM and ITK, which count to left, posterior and superior."""
 SHEAR_VOXELS = 0.5
 """Displacement over the whole volume up to which its axes count as perpendicular, its slices as an upright stack."""
 
@@ -32,6 +34,8 @@ class Volume:
 
     voxels: np.ndarray
     """[x, y, z], integer or float."""
+    affine: np.ndarray
+    """[4, 4] from voxels to RAS+ millimetres."""
     spacing: Spacing
     axes: str
     """Directions of the axes as they were stored, e.g. LPS."""
@@ -59,9 +63,12 @@ def oriented(voxels: np.ndarray, affine: np.ndarray) -> Volume:
     if np.isnan(orientation).any():
         raise ValueError("two axes of the affine are parallel, expected three directions")
     _check_perpendicular(affine, voxels.shape)
-    spacing = {int(axis): size for axis, size in zip(orientation[:, 0], (x, y, z), strict=True)}
+    # NIfTI keeps seven digits: with six, one volume has one grid in files of every kind
+    sizes = (float(f"{size:.6g}") for size in (x, y, z))
+    spacing = {int(axis): size for axis, size in zip(orientation[:, 0], sizes, strict=True)}
     return Volume(
         voxels=apply_orientation(voxels, orientation),
+        affine=affine @ inv_ornt_aff(orientation, voxels.shape),
         spacing=(spacing[0], spacing[1], spacing[2]),
         axes="".join(ornt2axcodes(orientation)),
     )

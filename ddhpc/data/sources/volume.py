@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,11 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ddhpc.data.sources.dicom import read_series
-from ddhpc.data.sources.nifti import NO_ORIENTATION, read_nifti
+from ddhpc.data.sources.crop import Crop, cropped
+from ddhpc.data.sources.nifti import NO_ORIENTATION
 from ddhpc.data.sources.preparation import Kind, Preparation, UnusableFile, because
 from ddhpc.data.sources.resampling import IntensityRange, Shape, Spacing, Volume, resampled, share_cut_off
+from ddhpc.data.sources.volume_formats import read_volume
 from ddhpc.errors import InputError
 
 Stored = Literal["uint8", "int16", "uint16", "float32"]
@@ -37,6 +37,7 @@ class Geometry:
     shape: Shape | None = None
     spacing: Spacing | None = None
     window: IntensityRange | None = None
+    crop: Crop | None = None
 
     def __post_init__(self) -> None:
         shape, spacing, window = self.shape, self.spacing, self.window
@@ -54,6 +55,8 @@ class VolumeFacts:
 
     shape: Shape
     """As read, like spacing and axes."""
+    kept: Shape
+    """Of the box that is kept, before it is resampled."""
     spacing: Spacing
     axes: str
     patient: str
@@ -74,25 +77,31 @@ class VolumeFacts:
 
 
 def prepare_volume(path: Path, geometry: Geometry) -> tuple[VolumeFacts, np.ndarray] | str:
-    """Read and resample one volume: what it is and its voxels [x, y, z] float32, or why it cannot be used."""
+    """Read and resample one volume: what it is and its voxels [x, y, z] float32, or why it cannot be used.
+
+    Raises InputError where a package that reads files of its kind is not installed.
+    """
     try:
-        volume, voxels = _read(path, geometry)
-        return _facts(volume, voxels, geometry), voxels
+        volume, kept, voxels = _read(path, geometry)
+        return _facts(volume, kept, voxels, geometry), voxels
+    except InputError:
+        raise
     except Exception as error:  # on damaged files the libraries raise anything: zlib.error, struct.error, ...
         return because(error)
 
 
-def _read(path: Path, geometry: Geometry) -> tuple[Volume, np.ndarray]:
-    """A volume as read, and its voxels [x, y, z] float32 as prepared; raises where it cannot be used."""
-    volume = read_series(path) if path.is_dir() else read_nifti(path)
+def _read(path: Path, geometry: Geometry) -> tuple[Volume, Volume, np.ndarray]:
+    """A volume as read, what is kept of it, and that [x, y, z] float32 as prepared; raises where it cannot be used."""
+    volume = read_volume(path)
     _check_readable(volume, geometry.window)
-    voxels = resampled(volume, shape=geometry.shape, spacing=geometry.spacing, window=geometry.window)
+    kept = cropped(path, volume, geometry.crop) if geometry.crop else volume
+    voxels = resampled(kept, shape=geometry.shape, spacing=geometry.spacing, window=geometry.window)
     low, high = float(voxels.min()), float(voxels.max())
     if low == high:
-        cut_off = share_cut_off(volume, shape=geometry.shape, spacing=geometry.spacing)
+        cut_off = share_cut_off(kept, shape=geometry.shape, spacing=geometry.spacing)
         cut = f", {cut_off:.0%} of it does not fit into {by(voxels.shape)} voxels" if cut_off else ""
         raise ValueError(f"constant once it is prepared, every voxel is {low:g}{cut}")
-    return volume, voxels
+    return volume, kept, voxels
 
 
 def _check_readable(volume: Volume, window: IntensityRange | None) -> None:
@@ -108,9 +117,10 @@ def _check_readable(volume: Volume, window: IntensityRange | None) -> None:
         raise ValueError(f"constant between {window[0]:g} and {window[1]:g}, voxels are {low:g} to {high:g}")
 
 
-def _facts(volume: Volume, voxels: np.ndarray, geometry: Geometry) -> VolumeFacts:
+def _facts(volume: Volume, kept: Volume, voxels: np.ndarray, geometry: Geometry) -> VolumeFacts:
     return VolumeFacts(
         shape=volume.shape,
+        kept=kept.shape,
         spacing=volume.spacing,
         axes=volume.axes,
         patient=volume.patient,
@@ -119,7 +129,7 @@ def _facts(volume: Volume, voxels: np.ndarray, geometry: Geometry) -> VolumeFact
         low=float(voxels.min()),
         high=float(voxels.max()),
         whole=_whole(voxels),
-        cut_off=share_cut_off(volume, shape=geometry.shape, spacing=geometry.spacing),
+        cut_off=share_cut_off(kept, shape=geometry.shape, spacing=geometry.spacing),
         checksum=_checksum(volume.voxels),
     )
 
@@ -170,9 +180,11 @@ class VolumePreparation(Preparation):
     axes: Literal["RAS"] = "RAS"
     """Directions in which x, y, z increase: right, anterior, superior."""
     orientation: Literal["of the file", "taken as LAS"]
-    """Where that of a file comes from; DICOM series always tell it, NIfTI files may not."""
+    """Where that of a file comes from; only NIfTI files may not tell it."""
     dtype: Stored
     """In which voxels are stored; for integers they are rounded."""
+    crop: Crop | None = None
+    """What is kept of a volume, before it is resampled; None: all of it."""
 
     def __post_init__(self) -> None:
         least = 1 if self.resize == "none" else 2
@@ -197,6 +209,7 @@ class VolumePreparation(Preparation):
             intensity_range=geometry.window,
             orientation="taken as LAS" if assumed else "of the file",
             dtype=stored_as(facts, geometry.window),
+            crop=geometry.crop,
         )
 
     @property
@@ -218,7 +231,7 @@ class VolumePreparation(Preparation):
     def geometry(self) -> Geometry:
         """What each volume is brought to."""
         fixed = None if self.resize == "none" else self.shape
-        return Geometry(shape=fixed, spacing=self.spacing, window=self.intensity_range)
+        return Geometry(shape=fixed, spacing=self.spacing, window=self.intensity_range, crop=self.crop)
 
     def apply(self, path: Path) -> np.ndarray:
         """See `Preparation`.
@@ -228,9 +241,11 @@ class VolumePreparation(Preparation):
         cost more than 8 bits would.
         """
         try:
-            volume, voxels = _read(path, self.geometry)
+            volume, _, voxels = _read(path, self.geometry)
             self._check_fits(volume, voxels)
             return self.stored(voxels)
+        except InputError:
+            raise
         except Exception as error:
             raise UnusableFile(path, because(error)) from error
 
@@ -258,32 +273,6 @@ class VolumePreparation(Preparation):
                 f"fractions between {low:g} and {high:g}, which would be lost in {self.dtype}, the type of the set; "
                 f"expected whole numbers, or at least {ROUNDED_RANGE} units from the lowest to the highest"
             )
-
-
-def conversions(facts: Sequence[VolumeFacts], preparation: VolumePreparation) -> list[str]:
-    """What was done to the volumes, for a person."""
-    packed, spacing, kept = preparation.shape, preparation.spacing, preparation.intensity_range
-    axes = Counter(fact.axes for fact in facts)
-    shapes = sorted({fact.shape for fact in facts}, key=lambda shape: (math.prod(shape), shape))
-    sizes = [size for fact in facts for size in fact.spacing]
-    one, many = by(shapes[0]), f"{len(shapes)} shapes between {by(shapes[0])} and {by(shapes[-1])}"
-    notes = [
-        f"stored as {preparation.dtype}, {by(packed)} voxels "
-        "left to right, posterior to anterior, inferior to superior",
-        f"read in {many if len(shapes) > 1 else one}, spacings between {min(sizes):g} and {max(sizes):g} mm, "
-        f"axes {', '.join(f'{name} {n}' for name, n in axes.most_common())}",
-    ]
-    if kept:
-        notes.append(f"clipped to {kept[0]:g} to {kept[1]:g}")
-    if spacing:
-        notes.append(f"resampled to {by(spacing)} mm, centred")
-    elif set(shapes) != {packed}:
-        notes.append(f"stretched to {by(packed)} voxels")
-    cut = [fact.cut_off for fact in facts if fact.cut_off > 0]
-    if cut:
-        notes.append(f"cut off by --shape: up to {max(cut):.0%} of {len(cut)} of {len(facts)} volumes")
-    remarks = Counter(remark for fact in facts for remark in fact.remarks)
-    return notes + [f"{count} of {len(facts)} volumes: {remark}" for remark, count in remarks.most_common()]
 
 
 def by(sizes: Sequence[float], sign: str = "x") -> str:

@@ -13,10 +13,13 @@ import nibabel
 import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 
-from ddhpc.data.sources import dicom, nifti
+from ddhpc.data.sources import dicom, itk, nifti
+from ddhpc.data.sources.crop import box_of
 from ddhpc.data.sources.preparation import UnusableFile, because
-from ddhpc.data.sources.resampling import Shape, Spacing, oriented, seen
-from ddhpc.data.sources.volume import VolumePreparation
+from ddhpc.data.sources.resampling import Shape, Spacing, Volume, oriented, seen
+from ddhpc.data.sources.volume import Geometry, VolumePreparation
+from ddhpc.data.sources.volume_formats import read_volume
+from ddhpc.errors import InputError
 
 AXES = np.array([[0, 1], [1, 1], [2, 1]])
 """RAS as an orientation of nibabel."""
@@ -37,22 +40,41 @@ class Frame:
 
 
 def frame(path: Path, preparation: VolumePreparation) -> Frame:
-    """That of a NIfTI file or the directory of a DICOM series; no voxel is decoded. Raises UnusableFile."""
+    """That of a file or the directory of a DICOM series. Raises UnusableFile.
+
+    Voxels are decoded alone where the preparation keeps a box, which is found in them.
+    """
     try:
-        if path.is_dir():
-            shape, affine = dicom.read_geometry(path)
-            header = _header(shape, affine)
-        else:
-            shape, affine, header = nifti.read_geometry(path)
+        shape, affine, header = _geometry(path)
         volume = oriented(np.broadcast_to(np.uint8(0), shape), affine)  # of no memory
-        geometry = preparation.geometry
-        return Frame(
-            header=header,
-            orientation=io_orientation(affine),
-            seen=seen(volume.shape, volume.spacing, shape=geometry.shape, spacing=geometry.spacing),
-        )
+        return Frame(header=header, orientation=io_orientation(affine), seen=_seen(path, volume, preparation.geometry))
+    except InputError:
+        raise
     except Exception as error:
         raise UnusableFile(path, because(error)) from error
+
+
+def _geometry(path: Path) -> tuple[Shape, np.ndarray, Any]:
+    """Voxels of a file as stored, their affine to RAS+ mm, and a NIfTI header of its own or a new one."""
+    name = path.name.lower()
+    if not path.is_dir() and name.endswith(nifti.ENDINGS):
+        return nifti.read_geometry(path)
+    kind = itk if not path.is_dir() and name.endswith(itk.ENDINGS) else dicom
+    shape, affine = kind.read_geometry(path)
+    return shape, affine, _header(shape, affine)
+
+
+def _seen(path: Path, volume: Volume, geometry: Geometry) -> list[np.ndarray]:
+    """See `Frame.seen`; -1 outside of the box that is kept."""
+    box = [slice(0, size) for size in volume.shape]
+    if geometry.crop:
+        box = list(box_of(path, read_volume(path), geometry.crop))
+    x, y, z = (part.stop - part.start for part in box)
+    inside = seen((x, y, z), volume.spacing, shape=geometry.shape, spacing=geometry.spacing)
+    found = [np.full(size, -1) for size in volume.shape]
+    for whole, part, values in zip(found, box, inside, strict=True):
+        whole[part] = values
+    return found
 
 
 def packed_frame(shape: Shape, spacing: Spacing | None) -> Frame:

@@ -9,13 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ddhpc.data.packed import SPLITS
-from ddhpc.data.sources import nifti
 from ddhpc.data.sources.class_folders import check_levels, scan
 from ddhpc.data.sources.csv_table import rows
-from ddhpc.data.sources.dicom import is_dicom
+from ddhpc.data.sources.volume_formats import DATA, EXPECTED, NO_VOLUME, volume_of
 from ddhpc.errors import InputError
-
-OTHER = "neither NIfTI nor DICOM"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +20,7 @@ class Sample:
     """A labelled volume."""
 
     path: Path
-    """A NIfTI file, or the directory of a DICOM series."""
+    """A file, or the directory of a DICOM series."""
     id: str
     """Path relative to the source, with slashes."""
     label: str
@@ -91,28 +88,20 @@ def _folder(source: Path) -> Listing:
     skipped: dict[str, str] = {}
     bad: dict[str, str] = {}
     for name, reason in scanned.skipped.items():
-        other = reason == "hidden" or (os.path.isfile(source / name) and volume_of(source / name) == OTHER)
+        other = reason == "hidden" or (os.path.isfile(source / name) and volume_of(source / name) in NO_VOLUME)
         (skipped if other else bad)[name] = reason
     for file in scanned.files:
         path = volume_of(file.path)
+        if path == DATA:
+            continue  # read with its header, not left out
         if isinstance(path, str):
-            (skipped if path == OTHER else bad)[file.id] = path
+            (skipped if path in NO_VOLUME else bad)[file.id] = path
         else:
             name = file.id if path == file.path else file.id.rpartition("/")[0]
             samples[name] = Sample(path=path, id=name, label=scanned.classes[file.label], split=file.split)
     if samples and not any(sample.split or os.path.isdir(sample.path) for sample in samples.values()):
         check_levels(source, samples, scanned.classes)
     return Listing(classes=scanned.classes, samples=tuple(samples.values()), skipped=skipped, bad=bad)
-
-
-def volume_of(path: Path) -> Path | str:
-    """The volume that a file is, or is a slice of: its own path or its directory; a text tells why it is neither."""
-    try:
-        if path.name.lower().endswith(nifti.ENDINGS):
-            return path
-        return path.parent if is_dicom(path) else OTHER
-    except OSError as error:
-        return error.strerror or "cannot be read"
 
 
 def _table(source: Path) -> Listing:
@@ -132,10 +121,10 @@ def _table(source: Path) -> Listing:
             raise InputError(f"{source}: line {line} has split {split!r}; expected {', '.join(SPLITS)} or nothing")
         elif name in samples:
             bad[f"{source.name} line {line}"] = f"{name} is listed before"
-        elif not (os.path.isdir(path) or name.lower().endswith(nifti.ENDINGS)):
-            bad[name] = "expected .nii, .nii.gz or the directory of a DICOM series"
         elif not os.path.exists(path):
             bad[name] = f"no such file, though line {line} of {source.name} gives it a label"
+        elif not os.path.isdir(path) and volume_of(path) != path:
+            bad[name] = f"expected {EXPECTED}"
         else:
             samples[name] = Sample(path=path, id=name, label=label, split=split, patient=row.get("patient", ""))
     if len(labels) < 2:

@@ -1,4 +1,4 @@
-"""Source of packed files: labelled volumes, NIfTI files or DICOM series.
+"""Source of packed files: labelled volumes, see `volume_formats`.
 
 Packed arrays are [C, x, y, z] with one channel; x runs from the patient's left to right, y from posterior to
 anterior, z from inferior to superior. Each volume is decoded once, and waits beside the output until all are; one is
@@ -7,13 +7,18 @@ in memory at a time, beside the row of chunks that the writer fills.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from ddhpc.data.packed.writer import Contents
+from ddhpc.data.sources.conversions import conversions
+from ddhpc.data.sources.crop import Crop
 from ddhpc.data.sources.decode_cache import DecodeCache, Findings, Record, open_cache
 from ddhpc.data.sources.folds import deal
 from ddhpc.data.sources.nifti import NO_ORIENTATION
@@ -38,9 +43,13 @@ from ddhpc.data.sources.splits import (
     patients_note,
     patients_of,
 )
-from ddhpc.data.sources.volume import Geometry, VolumeFacts, VolumePreparation, by, conversions, prepare_volume
+from ddhpc.data.sources.volume import Geometry, VolumeFacts, VolumePreparation, by, prepare_volume
+from ddhpc.data.sources.volume_formats import mask_of, parts
 from ddhpc.data.sources.volume_listing import Listing, Sample, grouped, list_volumes
 from ddhpc.errors import InputError
+
+MARGIN = 5.0
+"""Millimetres around a box, unless others are given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +59,15 @@ class VolumeOptions(PatientOptions):
     shape: Shape | None = option("voxels of a packed volume", default=None, metavar="X Y Z")
     spacing: Spacing | None = option("resample to, in mm", default=None, metavar="X Y Z")
     window: IntensityRange | None = option("clip to, e.g. -1000 400 for CT", default=None, metavar="LOW HIGH")
+    crop: Literal["none", "mask", "foreground"] = option(
+        "keep the box of NAME_mask beside each volume, or of its largest part that is not background", default="none"
+    )
+    crop_margin: float | None = option("mm kept around the box, 5 unless given", default=None, metavar="MM")
+    crop_threshold: float | None = option(
+        "the foreground lies above it; else -500 for CT in Hounsfield units, and Otsu's threshold for others",
+        default=None,
+        metavar="VALUE",
+    )
     groups: list[str] = option(
         "each group of classes becomes one class; classes in no group are left out", default=(), metavar="A B,C"
     )
@@ -57,13 +75,24 @@ class VolumeOptions(PatientOptions):
     @property
     def geometry(self) -> Geometry:
         """InputError, naming the option, where it is none."""
-        return Geometry(shape=self.shape, spacing=self.spacing, window=self.window)
+        return Geometry(shape=self.shape, spacing=self.spacing, window=self.window, crop=self._crop())
+
+    def _crop(self) -> Crop | None:
+        margin, threshold = self.crop_margin, self.crop_threshold
+        if margin is not None and (self.crop == "none" or not 0 <= margin < math.inf):
+            raise InputError(f"--crop-margin {margin:g}: expected millimetres, at least 0, with --crop")
+        if threshold is not None and (self.crop != "foreground" or not math.isfinite(threshold)):
+            raise InputError(f"--crop-threshold {threshold:g}: expected a number, with --crop foreground")
+        if self.crop == "none":
+            return None
+        return Crop(by=self.crop, margin=MARGIN if margin is None else margin, threshold=threshold)
 
 
 def prepare_volumes(source: Path, options: VolumeOptions, packing: Packing) -> Prepared | None:
     """Packs labelled volumes of class folders or a CSV table (`list_volumes`), each resampled (`resampled`).
 
-    `shape` is in voxels, `spacing` in mm, both along x, y, z; `window` in the units of the volumes. Each of
+    `shape` is in voxels, `spacing` in mm, both along x, y, z; `window` in the units of the volumes. With `crop` the box
+    of a mask or of the foreground is all that is resampled (`crop.Crop`). Each of
     `groups`, class names joined by commas, becomes one class, and classes in no group are left out; without
     groups classes are in order of name. A split without volumes is drawn from the training volumes by its
     fraction, by class, all volumes of a patient together: that of the table's column, else the one that the regular
@@ -80,7 +109,8 @@ def prepare_volumes(source: Path, options: VolumeOptions, packing: Packing) -> P
     options.check()
     packing.check()
     listing = _list(source, options)
-    store = open_cache(packing.output, packing.workers, listing.samples, **vars(geometry))
+    files = [replace(sample, path=path) for sample in listing.samples for path in _files(sample.path, geometry)]
+    store = open_cache(packing.output, packing.workers, files, **vars(geometry))
     records = _decode(source, listing, options, packing, store)
     usable = _usable(source, listing, options, records)
     samples, facts = usable.samples, usable.facts
@@ -128,6 +158,14 @@ def prepare_volumes(source: Path, options: VolumeOptions, packing: Packing) -> P
     )
 
     return store.finish(lambda: write_prepared(packing, contents, notes, skipped))
+
+
+def _files(path: Path, geometry: Geometry) -> Sequence[Path]:
+    """All files of a volume, that of its mask among them where it is cropped to it."""
+    if geometry.crop and geometry.crop.by == "mask":
+        with suppress(ValueError):  # which decoding it tells
+            return [*parts(path), *parts(mask_of(path))]
+    return parts(path)
 
 
 def _list(source: Path, options: VolumeOptions) -> Listing:
@@ -238,7 +276,7 @@ def _check_classes(source: Path, listing: Listing, samples: Sequence[Sample], ba
 def _common_shape(source: Path, facts: Mapping[str, VolumeFacts], spacing: Spacing | None) -> Shape:
     shapes: dict[Shape, str] = {}
     for name, fact in facts.items():
-        shapes.setdefault(grid(fact.shape, fact.spacing, spacing) if spacing else fact.shape, name)
+        shapes.setdefault(grid(fact.kept, fact.spacing, spacing) if spacing else fact.kept, name)
     (one, first), *others = shapes.items()
     for other, second in others:
         raise InputError(

@@ -72,7 +72,7 @@ def test_volumes(tmp_path):
     touch(tmp_path, "in/a/1.dcm", "in/a/2.dcm", "in/b/c/1.dcm", "in/b/x.nii.gz", "in/DICOMDIR", "in/readme", "y.nii")
     found = list_inputs([tmp_path / "in", tmp_path / "y.nii"], VOLUMES)
     assert shown(found, tmp_path) == ["in/a", "in/b/c", "in/b/x.nii.gz", "y.nii"]
-    assert set(found.skipped.values()) == {"neither NIfTI nor DICOM"}
+    assert set(found.skipped.values()) == {"no kind of volume"}
     assert shown(list_inputs([tmp_path / "in/a"], VOLUMES), tmp_path) == ["in/a"]
 
 
@@ -128,7 +128,7 @@ def test_bad_sources(tmp_path):
     touch(tmp_path, "x.png", "y.nii", "series/1.dcm", "pictures/x.png", "pictures/y.png", "scans/y.nii")
     (tmp_path / "empty").mkdir()
     os.mkfifo(tmp_path / "pipe.png")
-    image, volume = "expected an image, such as .png, .jpg or .tif", "expected a volume: .nii, .nii.gz or the directory"
+    image, volume = "expected an image, such as .png, .jpg or .tif", "expected a volume: .nii, .nii.gz, .hdr, .mha"
     assert refused(tmp_path / "z.png") == f"{tmp_path}/z.png: no such file or directory"
     assert refused(tmp_path / "z.csv") == f"{tmp_path}/z.csv: no such file or directory"
     assert refused(tmp_path / "y.nii") == f"{tmp_path}/y.nii: is of another kind; {image}"
@@ -140,7 +140,7 @@ def test_bad_sources(tmp_path):
     found = refused(tmp_path / "x.png", preparation=VOLUMES)
     assert found.startswith(f"{tmp_path}/x.png: is of another kind; {volume}")
     found = refused(tmp_path / "pictures", preparation=VOLUMES)
-    assert found.startswith(f"{tmp_path}/pictures: holds no volume (2 neither NIfTI nor DICOM); {volume}")
+    assert found.startswith(f"{tmp_path}/pictures: holds no volume (2 no kind of volume); {volume}")
     found = refused(tmp_path / "series/1.dcm", preparation=VOLUMES)
     assert found.endswith(f"1.dcm: is one slice; expected the directory of the DICOM series, {tmp_path}/series")
 

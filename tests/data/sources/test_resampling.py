@@ -15,7 +15,7 @@ SHAPE = (7, 6, 5)
 
 
 def volume(voxels: np.ndarray, spacing: tuple[float, float, float] = (1, 1, 1)) -> Volume:
-    return Volume(voxels=voxels, spacing=spacing, axes="RAS")
+    return Volume(voxels=voxels, affine=np.diag([*spacing, 1.0]), spacing=spacing, axes="RAS")
 
 
 def ramp(shape: tuple[int, int, int], axis: int) -> np.ndarray:

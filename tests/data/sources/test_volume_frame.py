@@ -1,13 +1,16 @@
 """Maps over the voxels of a file: where its own viewer shows them is where the network has seen them."""
 
 import gzip
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK
 from nibabel.affines import apply_affine
 
+from ddhpc.data.sources.crop import Crop
 from ddhpc.data.sources.preparation import UnusableFile
 from ddhpc.data.sources.volume import VolumePreparation
 from ddhpc.data.sources.volume_frame import compressed, frame, packed_frame
@@ -53,7 +56,7 @@ def mapped(path, prepared):
     """The map of a file, read as others do, and the file."""
     where = frame(path, prepared)
     data = compressed(where, spread(VALUES, prepared.shape, GRID, where.seen), "what it is")
-    target = path.with_name("map.nii.gz")
+    target = path.with_name(f"map of {path.name}.nii.gz")
     target.write_bytes(data)
     assert data == compressed(where, spread(VALUES, prepared.shape, GRID, where.seen), "what it is")
     return nib.load(target)
@@ -90,6 +93,42 @@ def test_prepared_voxels_have_the_value_of_their_block_where_they_come_from(name
     right, there = agreeing(path, lambda voxels: saved(path, voxels), prepared, SHAPE)
     assert there > 0.2
     assert right > 0.93, "all but a voxel of the file that two blocks meet in"
+
+
+@pytest.mark.parametrize("name", ["cut and filled", "stretched"])
+def test_so_have_those_of_the_box_of_a_mask(name, tmp_path):
+    """Voxels outside of the box were not seen."""
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[3:17, 2:11, 4:15] = 1
+    saved(tmp_path / "x_mask.nii.gz", mask)
+    prepared = preparation(**PREPARATIONS[name], crop=Crop(by="mask", margin=0, threshold=None))
+    path = tmp_path / "x.nii.gz"
+    right, there = agreeing(path, lambda voxels: saved(path, voxels), prepared, SHAPE)
+    assert there > 0.1
+    assert right > 0.88, "all but a voxel of the file that two blocks meet in"
+    assert (np.asarray(mapped(path, prepared).dataobj)[mask == 0] == 0).all()
+
+
+@pytest.mark.parametrize("ending", ["mha", "nrrd", "nhdr"])
+def test_a_map_over_a_file_of_itk_lies_as_that_over_its_nifti(ending, tmp_path):
+    prepared = preparation(**PREPARATIONS["cut and filled"])
+    path = saved(tmp_path / "x.nii.gz", np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE))
+    expected = mapped(path, prepared)
+    other = tmp_path / f"y.{ending}"
+    SimpleITK.WriteImage(SimpleITK.ReadImage(path), other)
+    found = mapped(other, prepared)
+    corners = np.array([[0, 0, 0], [19, 13, 16]])
+    assert np.allclose(apply_affine(found.affine, corners), apply_affine(expected.affine, corners), atol=1e-3)
+    assert np.array_equal(found.dataobj, expected.dataobj)
+
+
+def test_a_map_over_a_pair_is_that_over_a_single_file(tmp_path):
+    prepared, voxels = preparation(**PREPARATIONS["stretched"]), np.arange(np.prod(SHAPE), dtype=np.float32)
+    single = saved(tmp_path / "x.nii", voxels.reshape(SHAPE))
+    pair = saved(tmp_path / "y.hdr", voxels.reshape(SHAPE), kind=nib.Nifti1Pair)
+    expected, found = mapped(single, prepared), mapped(pair, prepared)
+    assert np.array_equal(found.affine, expected.affine)
+    assert np.array_equal(found.dataobj, expected.dataobj)
 
 
 def test_so_have_those_of_a_dicom_series(tmp_path):
@@ -150,7 +189,7 @@ def test_it_lies_over_the_file_to_the_bit_and_names_nobody(kind, coded, tmp_path
     assert made.get_data_dtype() == np.float32
     assert made.header["descrip"].item() == b"what it is"
     assert (float(made.header["cal_min"]), float(made.header["cal_max"])) == (-12, 12)
-    assert b"patient" not in gzip.decompress((tmp_path / "map.nii.gz").read_bytes())
+    assert b"patient" not in gzip.decompress(Path(made.get_filename()).read_bytes())
 
 
 def test_without_an_orientation_it_has_none_either(tmp_path):

@@ -16,6 +16,7 @@ import pytest
 from ddhpc.data.packed import open_packed
 from ddhpc.data.sources.nifti import read_nifti
 from ddhpc.data.sources.source import Prepared
+from ddhpc.data.sources.volume_formats import EXPECTED
 from ddhpc.data.sources.volumes import VolumeOptions, prepare_volumes
 from ddhpc.errors import InputError
 from tests.data.sources.packing import packed_by
@@ -179,7 +180,7 @@ def test_rows_without_a_file_and_files_without_a_label(folder):
         "in/gone.nii": "no such file, though line 13 of labels.csv gives it a label",
         "labels.csv line 14": "label without a path",
         "labels.csv line 15": "in/CT-0/0.nii.gz is listed before",
-        "labels.csv": "expected .nii, .nii.gz or the directory of a DICOM series",
+        "labels.csv": f"expected {EXPECTED}",
     }
     with h5py.File(prepared.packed.path) as file:
         stored = file["skipped"].asstr()[...].tolist()
@@ -373,7 +374,7 @@ def test_stray_files_stop_nothing_but_unlabelled_volumes_do(folder):
     (folder / "labels.csv").write_text("path,label\n")
     harmless = {
         "CT-0/._0.nii": "hidden",
-        "CT-0/readme.txt": "neither NIfTI nor DICOM",
+        "CT-0/readme.txt": "no kind of volume",
         "labels.csv": "in no class directory",
     }
     assert prepare(folder, on_error="stop").skipped == harmless
