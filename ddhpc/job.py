@@ -70,16 +70,18 @@ def solve(
         raise InputError(f"--subdomain {only}: expected 0 to {problem.subdomains - 1}")
 
     # These load torch, for which wrong data or a wrong grid need not wait.
-    from ddhpc.results import begin, check_alike, counted, identity, lock, run_directory
+    from ddhpc.results import begin, check_alike, counted, identity, lock, run_directory, scalars
     from ddhpc.tables.run import problem_line
     from ddhpc.train import train, train_subdomain
 
     place = comm.together(partial(placement.place, comm, asked.config.run))
 
+    if asked.config.run.tensorboard:
+        comm.together(scalars.check_needs)
     comm.together(request.obey)
     request.defer()
-    run = identity(problem.config, problem.packed.digest)
-    check_alike(comm, place.host, problem.config, problem.packed.digest)
+    run = identity(problem.config, problem.packed.digest, problem.weights_digest)
+    check_alike(comm, place.host, problem.config, problem.packed.digest, problem.weights_digest)
 
     def make_directory() -> str:
         return str(run_directory(asked.name, asked.output)) if comm.rank == 0 else ""

@@ -95,7 +95,7 @@ def train(
 
 def run_fingerprint(problem: Problem) -> str:
     """What tells the checkpoints of this run from those of others."""
-    return results.fingerprint(results.identity(problem.config, problem.packed.digest))
+    return results.fingerprint(results.identity(problem.config, problem.packed.digest, problem.weights_digest))
 
 
 def check_teams(problem: Problem, ranks: int) -> None:
@@ -180,7 +180,7 @@ def solve_coarse_problem(job: Job, gathered: Gathered | None) -> CoarseSolution:
     problem = job.problem
     with job.stopwatch("coarse"):
         problem.seed(problem.subdomains)
-        return coarse.solve(
+        solution = coarse.solve(
             gathered.outputs,
             problem.packed.labels,
             len(problem.packed.classes),
@@ -188,6 +188,8 @@ def solve_coarse_problem(job: Job, gathered: Gathered | None) -> CoarseSolution:
             job.place.device,
             problem.learned,
         )
+    job.scalars("coarse-dnn").write(solution.history)
+    return solution
 
 
 def solve_coherent(

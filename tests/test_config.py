@@ -16,7 +16,7 @@ def test_yaml_round_trip():
 
 def test_an_older_configuration_is_that_of_what_it_did():
     text = Config(local=Local(epochs=3, class_weight="sqrt"), coarse=Coarse(sampling="balanced")).to_yaml()
-    lacking = re.compile(f"  ({'|'.join(BEFORE['local'])}):")
+    lacking = re.compile(f"  ({'|'.join(option for options in BEFORE.values() for option in options)}):")
     older = "\n".join(line for line in text.splitlines() if not lacking.match(line))
     assert older.count("\n") == text.count("\n") - sum(map(len, BEFORE.values())) - 1
     read = Config.from_yaml(older)

@@ -14,7 +14,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
-from ddhpc.config import IDENTITY, SECTIONS, Config, Data, with_older
+from ddhpc.config import DIGESTS, IDENTITY, SECTIONS, Config, Data, with_older
 from ddhpc.errors import InputError
 from ddhpc.parallel import launcher
 from ddhpc.recipes import DEFAULT_RECIPE, recipe_names, recipe_path
@@ -177,7 +177,7 @@ def _read(file: Path) -> dict[str, Any]:
         found = "nothing" if content is None else f"a {type(content).__name__}"
         raise InputError(f"{option}: expected sections such as data and local, found {found}")
     if set(IDENTITY) <= set(content):
-        content = with_older({name: section for name, section in content.items() if name not in IDENTITY})
+        content = with_older({name: section for name, section in content.items() if name not in (*IDENTITY, *DIGESTS)})
     recipe = content.pop("recipe", None)
     sections = _recipe(str(recipe)) if recipe is not None else {}
     for name, section in content.items():

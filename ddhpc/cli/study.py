@@ -184,7 +184,13 @@ def _another(training: Training) -> list[str]:
     """What the finished run in the directory of a training has otherwise than the study asks for now."""
     with open_results(training.directory) as file:
         found = identity_of(file)
-    wanted = identity(training.config, open_packed(find(training.config.data.file)).digest)
+    config = training.config
+    weights = None
+    if config.model.weights is not None:
+        from ddhpc.models.known_weights import read_weights
+
+        weights = read_weights(config.model.weights).digest
+    wanted = identity(config, open_packed(find(config.data.file)).digest, weights)
     changed = differences(found, wanted)
     return [f"{training.directory} is another run: {', '.join(changed)}"] if changed else []
 

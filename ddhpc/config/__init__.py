@@ -1,6 +1,6 @@
 """The configuration: frozen dataclasses, one a section, read from a recipe, a YAML file and the command line."""
 
-from ddhpc.config.configuration import BEFORE, CODE, IDENTITY, SECTIONS, Config, with_older
+from ddhpc.config.configuration import BEFORE, CODE, DIGESTS, IDENTITY, SECTIONS, Config, with_older
 from ddhpc.config.problem import Data, Decomposition, Model
 from ddhpc.config.run import Run
 from ddhpc.config.training import Coarse, Coherent, Local
@@ -8,6 +8,7 @@ from ddhpc.config.training import Coarse, Coherent, Local
 __all__ = [
     "BEFORE",
     "CODE",
+    "DIGESTS",
     "IDENTITY",
     "SECTIONS",
     "Coarse",

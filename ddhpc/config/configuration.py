@@ -19,6 +19,8 @@ from ddhpc.yaml_file import fits, plain_values, with_lists, with_tuples
 CODE = ("ddhpc_version", "git_commit")
 IDENTITY = ("data_digest", *CODE)
 """What stands beside the sections where a run keeps all that its results depend on, in `run.yaml`."""
+DIGESTS = ("data_digest", "weights_digest")
+"""What stands there of files; the second only where a run starts from known weights."""
 NATURAL = {"class_weight": "none", "sampling": "natural"}
 BEFORE: dict[str, dict[str, Any]] = {
     "data": {"fold": None},

@@ -87,6 +87,10 @@ class Model:
     coarse_width: int | Literal["auto"] = "auto"
     """Channels of the first stage of the coarse image's CNN; auto is the width of the local CNNs."""
 
+    weights: str | None = None
+    """File of known weights from which each local CNN starts, safetensors or a torch state dict: tensors whose name
+    and shape fit, but for the classifier. null: drawn at random."""
+
     def __post_init__(self) -> None:
         require(self.global_width >= 1, "model.global_width", self.global_width, "at least 1 channel")
         width, coarse = self.width, self.coarse_width

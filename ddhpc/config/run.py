@@ -30,6 +30,10 @@ class Run:
     report: bool = True
     """Write the report of the run, a page with figures, when it is finished; needs matplotlib."""
 
+    tensorboard: bool = False
+    """Write loss, accuracy and learning rate of every subdomain and of the coarse DNN into the run directory, for
+    TensorBoard while it trains; needs tensorboard."""
+
     def __post_init__(self) -> None:
         require(self.checkpoint_seconds > 0, "run.checkpoint_seconds", self.checkpoint_seconds, "more than 0 seconds")
         require(0 <= self.seed < 2**63, "run.seed", self.seed, "0 <= seed < 2^63")

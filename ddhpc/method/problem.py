@@ -19,6 +19,8 @@ from ddhpc.method.decomposition import Window, count_pixels, extent, grow, rotat
 if TYPE_CHECKING:
     from torch import nn
 
+    from ddhpc.models.known_weights import KnownWeights
+
 
 MOST_FEATURES = 512
 """Of a subdomain that the coarse DNN takes unasked; those of large networks would fill the results file."""
@@ -42,6 +44,10 @@ class Problem:
     """Option `coarse.decisions`; in_sample for the global CNN, which has no coarse problem."""
     fold: np.ndarray
     """[S] int64, the fold of each training image; see `cross_fitting.folds`."""
+    known: KnownWeights | None
+    """From which each local CNN starts; None where all weights are drawn."""
+    known_line: str
+    """What local CNNs take of them and what not; empty without them."""
 
     @property
     def subdomains(self) -> int:
@@ -70,6 +76,11 @@ class Problem:
         """For each subdomain the first one with the same network: the same extent and width."""
         first: dict[tuple[tuple[int, ...], int], int] = {}
         return {n: first.setdefault((self.extent(n), self.width_of(n)), n) for n in range(self.subdomains)}
+
+    @property
+    def weights_digest(self) -> str | None:
+        """SHA-256 of the file of known weights; None without them."""
+        return self.known.digest if self.known else None
 
     @property
     def fits(self) -> list[Fit]:
@@ -113,13 +124,13 @@ class Problem:
         return limit is not None and sum(self.window_bytes(subdomain).values()) > limit * 2**30
 
     def local_cnn(self, subdomain: int, *key: int) -> nn.Module:
-        """The local CNN of a subdomain before training, on the CPU, its weights drawn as `seed` says.
+        """The local CNN of a subdomain before training, on the CPU, its weights known or drawn as `seed` says.
 
         All random numbers that follow in this process are drawn from there as well. InputError if the network cannot
-        work on the window.
+        work on the window, or the known weights are of another network.
         """
         self.seed(subdomain, *key)
-        return models.build(
+        cnn = models.build(
             self.config.model.name,
             channels=self.packed.channels,
             classes=len(self.packed.classes),
@@ -127,6 +138,13 @@ class Problem:
             width=self.width_of(subdomain),
             depth=self.config.model.depth,
         )
+        if self.known:
+            cnn.load_state_dict(self.known.fit(cnn, self.batch_shape(subdomain)).taken, strict=False)
+        return cnn
+
+    def batch_shape(self, subdomain: int) -> tuple[int, ...]:
+        """[2, C, *window], on which the local CNN of a subdomain works."""
+        return (2, self.packed.channels, *self.extent(subdomain))
 
     def seed(self, subdomain: int, *key: int) -> None:
         """Seed this process's random numbers for a subdomain, or for a part `key` of its work.
@@ -170,20 +188,42 @@ def open_problem(config: Config) -> Problem:
         width=width,
         decisions=decisions,
         fold=folds(packed.labels["train"], decisions, config.run.seed, packed.classes),
+        known=_known(config.model.weights),
+        known_line="",
     )
-    cnns = {subdomain: problem.local_cnn(subdomain) for subdomain in set(problem.alike().values())}
-    return replace(problem, features=_features(problem, cnns) if len(decomposition) > 1 else 0)
+    cnns = {subdomain: problem.local_cnn(subdomain) for subdomain in sorted(set(problem.alike().values()))}
+    features = _features(problem, cnns) if len(decomposition) > 1 else 0
+    return replace(problem, features=features, known_line=_known_line(problem, cnns))
+
+
+def _known(path: str | None) -> KnownWeights | None:
+    if path is None:
+        return None
+    from ddhpc.models.known_weights import read_weights
+
+    return read_weights(path)
+
+
+def _known_line(problem: Problem, cnns: Mapping[int, nn.Module]) -> str:
+    """What networks of each kind take of the known weights: a line for all, or one for each that differs."""
+    if not problem.known:
+        return ""
+    said: dict[str, int] = {}
+    for subdomain, cnn in cnns.items():
+        said.setdefault(problem.known.fit(cnn, problem.batch_shape(subdomain)).said, subdomain)
+    which = ("" if len(said) == 1 else f" of subdomain {subdomain} and all like it" for subdomain in said.values())
+    return "\n".join(f"known weights{those}: {line}" for those, line in zip(which, said, strict=True))
 
 
 def _features(problem: Problem, cnns: Mapping[int, nn.Module]) -> int:
     """Local features of each subdomain that the coarse DNN takes, from one network of each kind."""
-    config, channels = problem.config, problem.packed.channels
+    config = problem.config
     inputs = config.coarse.inputs
     if inputs == "decisions":
         return 0
     from ddhpc.models.features import count_features
 
-    found = [count_features(cnn, (2, channels, *problem.extent(subdomain))) for subdomain, cnn in cnns.items()]
+    found = [count_features(cnn, problem.batch_shape(subdomain)) for subdomain, cnn in cnns.items()]
     if inputs == "both" and not all(found):
         raise InputError(
             f"--coarse.inputs both: {config.model.name} does not end in a dense layer, whose inputs are the local "

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from math import prod
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ddhpc.models.registry import SMALL
+
+Seen = TypeVar("Seen")
 
 
 def with_features(cnn: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -85,24 +88,41 @@ def exposing(cnn: nn.Module, shape: tuple[int, ...]) -> nn.Module:
 def count_features(cnn: nn.Module, shape: tuple[int, ...]) -> int:
     """How many features a network makes its logits from, in training and after it; 0 where there are none.
 
-    A copy of the network tells, so that neither its statistics nor random numbers change. Large inputs are not
-    computed, where the network can be on torch's meta device.
-
     Args:
         cnn: a network that works on the shape.
         shape: [B, C, *window].
+    """
+
+    def count(copy: nn.Module, x: Tensor) -> set[int]:
+        found = [with_features(copy.train(training), x)[1] for training in (False, True)]
+        return {0 if features is None else features.shape[1] for features in found}
+
+    counts = _seen(cnn, shape, count)
+    return counts.pop() if len(counts) == 1 else 0
+
+
+def classifier_name(cnn: nn.Module, shape: tuple[int, ...]) -> str | None:
+    """The name of the dense layer that gives the logits; None where no dense layer does, as `with_features`."""
+
+    def find(copy: nn.Module, x: Tensor) -> str | None:
+        logits, layers = dense_layers(copy.eval(), x)
+        return next((name for name, (_, made) in layers.items() if made is logits), None)
+
+    return _seen(cnn, shape, find)
+
+
+def _seen(cnn: nn.Module, shape: tuple[int, ...], look: Callable[[nn.Module, Tensor], Seen]) -> Seen:
+    """What is seen of a copy of a network, given zeros: neither its statistics nor random numbers change.
+
+    Large inputs are not computed, where the network can be on torch's meta device.
     """
     devices = ["cpu"] if prod(shape) <= SMALL else ["meta", "cpu"]
     for device in devices:
         copy = deepcopy(cnn).to(device)
         try:
             with torch.random.fork_rng(devices=[]), torch.no_grad():
-                x = torch.zeros(shape, device=device)
-                found = [with_features(copy.train(training), x)[1] for training in (False, True)]
+                return look(copy, torch.zeros(shape, device=device))
         except (NotImplementedError, RuntimeError):
             if device == devices[-1]:
                 raise
-            continue
-        counts = {0 if features is None else features.shape[1] for features in found}
-        return counts.pop() if len(counts) == 1 else 0
-    raise AssertionError("the last device gives a count or raises")
+    raise AssertionError("the last device shows it or raises")

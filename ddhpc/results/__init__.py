@@ -10,7 +10,17 @@ values in the same file.
 from ddhpc.results.final import evaluated, final_decisions
 from ddhpc.results.format import COHERENT, DEVICE_BYTES, FUSIONS, PHASES, SCORED, Layout, create, phase_row
 from ddhpc.results.gather import gather_local, mean_outputs, stored_outputs
-from ddhpc.results.identity import check_alike, code, differences, fingerprint, flat, git_commit, identity, identity_of
+from ddhpc.results.identity import (
+    check_alike,
+    code,
+    differences,
+    digests,
+    fingerprint,
+    flat,
+    git_commit,
+    identity,
+    identity_of,
+)
 from ddhpc.results.lock import counted, earlier_jobs, lock
 from ddhpc.results.pooled import Pooled, fold_of, pool
 from ddhpc.results.reader import has_coarse_image, names, open_results, patients, verify
@@ -36,6 +46,7 @@ __all__ = [
     "counted",
     "create",
     "differences",
+    "digests",
     "earlier_jobs",
     "evaluated",
     "file_system",

@@ -12,31 +12,44 @@ from typing import Any
 import h5py
 
 import ddhpc
-from ddhpc.config import BEFORE, CODE, Config
+from ddhpc.config import BEFORE, CODE, DIGESTS, Config
+from ddhpc.data.hdf5 import attribute
 from ddhpc.errors import InputError
 from ddhpc.parallel.communicator import Communicator
 
-PLACES = ("data.file",)
-"""Where things are; what they hold is in `data_digest`."""
+PLACES = ("data.file", "model.weights")
+"""Where things are; what they hold is in `data_digest` and `weights_digest`."""
 SHOWN_DIGITS = 12
 
 
-def identity(config: Config, data_digest: str) -> dict[str, Any]:
-    """All that the results depend on, nested dictionaries of plain values, by section as in `Config.to_dict`."""
+def identity(config: Config, data_digest: str, weights_digest: str | None = None) -> dict[str, Any]:
+    """All that the results depend on, nested dictionaries of plain values, by section as in `Config.to_dict`.
+
+    Args:
+        config: of the run.
+        data_digest: of the packed file.
+        weights_digest: of the file of known weights; None where all are drawn.
+    """
     sections = config.to_dict()
     sections["run"] = {name: sections["run"][name] for name in ("seed", "device")}
     del sections["data"]["memory_limit"], sections["coarse"]["memory_limit"]
     return {
         **sections,
-        "data_digest": data_digest,
+        **digests(data_digest, weights_digest),
         "ddhpc_version": ddhpc.__version__,
         "git_commit": git_commit(),
     }
 
 
+def digests(data_digest: str, weights_digest: str | None) -> dict[str, str]:
+    """Checksums of the files that a run starts from, by name."""
+    return {"data_digest": data_digest, **({"weights_digest": weights_digest} if weights_digest else {})}
+
+
 def identity_of(results: h5py.File) -> dict[str, Any]:
     """The identity of the run that left a results file."""
-    found = identity(Config.from_yaml(results.attrs["config"]), str(results.attrs["data_digest"]))
+    config = Config.from_yaml(results.attrs["config"])
+    found = identity(config, str(results.attrs["data_digest"]), attribute(results, "weights_digest", str))
     return found | {name: str(results.attrs[name]) for name in CODE}
 
 
@@ -58,7 +71,9 @@ def differences(
     return [said.format(key, _shown(key, before.get(key)), _shown(key, now.get(key))) for key in changed]
 
 
-def check_alike(comm: Communicator, host: str, config: Config, data_digest: str) -> None:
+def check_alike(
+    comm: Communicator, host: str, config: Config, data_digest: str, weights_digest: str | None = None
+) -> None:
     """InputError on all ranks unless all would train the same: with the same options, on the same data.
 
     Packed files may lie on the disk of each node, and options in files that differ between nodes. All options have to
@@ -69,8 +84,9 @@ def check_alike(comm: Communicator, host: str, config: Config, data_digest: str)
         host: of this rank.
         config: that this rank has read.
         data_digest: of the packed file that it sees.
+        weights_digest: of the known weights that it sees; None without them.
     """
-    mine = json.dumps({**config.to_dict(), "data_digest": data_digest})
+    mine = json.dumps({**config.to_dict(), **digests(data_digest, weights_digest)})
     first = comm.broadcast(mine)
 
     def compare() -> None:
@@ -84,7 +100,7 @@ def check_alike(comm: Communicator, host: str, config: Config, data_digest: str)
 
 
 def _shown(key: str, value: Any) -> str:
-    return str(value)[:SHOWN_DIGITS] if key == "data_digest" else str(value)
+    return str(value)[:SHOWN_DIGITS] if key in DIGESTS else str(value)
 
 
 def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

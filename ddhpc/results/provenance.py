@@ -33,7 +33,7 @@ def describe_run(problem: Problem, comm: Communicator, place: Place) -> results.
         "git_commit": results.git_commit(),
         "config": config.to_yaml(),
         "seed": config.run.seed,
-        "data_digest": packed.digest,
+        **results.digests(packed.digest, problem.weights_digest),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "h5py": h5py.__version__,

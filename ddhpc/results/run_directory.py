@@ -17,7 +17,7 @@ import yaml
 from ddhpc import config
 from ddhpc.data.hdf5 import reason, replace
 from ddhpc.errors import InputError
-from ddhpc.results import checkpoint
+from ddhpc.results import checkpoint, scalars
 from ddhpc.results.identity import differences, fingerprint
 from ddhpc.results.model_directory import foreign_model
 from ddhpc.yaml_file import read_yaml
@@ -74,6 +74,7 @@ def begin(directory: Path, identity: Mapping[str, Any], overwrite: bool) -> None
     with file_system(directory):
         if overwrite:
             checkpoint.remove_all(directory)
+            scalars.remove_all(directory)
             for left in (IDENTITY, JOBS):
                 (directory / left).unlink(missing_ok=True)
         elif is_finished(directory):

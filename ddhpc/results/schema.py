@@ -89,6 +89,7 @@ ATTRIBUTES: dict[str, dict[str, type]] = {
 KNOWN: dict[str, dict[str, type]] = {
     "/": {
         **dict.fromkeys(("python", "torch", "h5py", "hdf5", "mpi", "second_level_code", "model_sha256"), str),
+        "weights_digest": str,
         **dict.fromkeys(("threads", "folds"), int),
     },
     "decomposition": {"coarse_image": int},

@@ -30,6 +30,7 @@ from ddhpc.parallel.signals import StopRequest
 from ddhpc.parallel.standing import Accuracy
 from ddhpc.parallel.stopwatch import Stopwatch
 from ddhpc.results import checkpoint, file_system
+from ddhpc.results.scalars import FOLDER, Scalars
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,11 @@ class Job:
     stopwatch: Stopwatch
     progress: Progress
     request: StopRequest
+
+    def scalars(self, *name: object) -> Scalars:
+        """Of a training that this rank leads, into which nothing is written where nobody asked for them."""
+        wanted = self.problem.config.run.tensorboard and self.team.rank == 0
+        return Scalars(self.directory / FOLDER / "-".join(map(str, name)) if wanted else None)
 
     def asked_to_stop(self) -> bool:
         """Whether this rank or another one was."""
@@ -119,6 +125,7 @@ def solve_local(job: Job, subdomain: int) -> LocalSolution:
         logs.warn(f"{line}; going on from the one before it, if any")
     if saved and "solved" in saved:
         solution = _restored(job, saved)
+        job.scalars(f"subdomain-{subdomain:05}").write(solution.history)
         if job.team.rank == 0:
             job.progress.step(subdomain, 1, Accuracy(*solution.history.latest()))
         logs.log.info("subdomain %d: finished before, taken from its checkpoint", subdomain)
@@ -140,6 +147,7 @@ class SubdomainTraining:
         self.due = time.monotonic() + job.problem.config.run.checkpoint_seconds
         self.told = 0
         """Epochs of this training whose validation the log has."""
+        self.scalars = Scalars(None)
         self.fits, self.fit = job.problem.fits, saved["fit"] if saved else 0
         self.decided: np.ndarray = saved["decided"].numpy() if saved else nothing(job.problem, "train")
         """Local outputs [S, K + F] for the training split, as far as they are made."""
@@ -180,6 +188,7 @@ class SubdomainTraining:
         for number in range(self.fit, len(self.fits)):
             self.fit, fit = number, self.fits[number]
             cnn = local_cnn(self.job, self.subdomain, *fit.key)
+            self.scalars = self.job.scalars(f"subdomain-{self.subdomain:05}", *(f"fold-{part}" for part in fit.key))
             local = LocalProblem(
                 images=images,
                 labels=labels,
@@ -191,6 +200,7 @@ class SubdomainTraining:
             )
             history = train_local(cnn, local, self.on_step, self.saved)
             self.tell(history)
+            self.scalars.close()
             if len(history) < config.epochs:
                 logs.log.info(
                     "subdomain %d: stopped after epoch %d of %d, its loss on val was lowest after epoch %d",
@@ -207,7 +217,8 @@ class SubdomainTraining:
         return local_outputs(cnn, self.images[split], problem.config.local.precision, problem.features, self.job.team)
 
     def tell(self, history: History) -> None:
-        """Log the validations that the log does not have yet."""
+        """Log the validations that the log does not have yet, and write the scalars."""
+        self.scalars.add(history)
         for epoch in range(self.told, len(history)):
             if np.isfinite(history.val_accuracy[epoch]):
                 logs.log.info(

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ddhpc.config import CODE, Config
+from ddhpc.data.hdf5 import attribute
 from ddhpc.errors import InputError
 from ddhpc.method.metrics import scores
 from ddhpc.results import COHERENT, FUSIONS, file_system, flat, identity, open_results, patients, verify
@@ -96,7 +97,8 @@ def row(run: Path) -> Row:
             else scores(final, labels, patients(file, "test"))
         )
         settings = config.to_dict()
-        for name in ("seed", "report"):
+        settings["model"]["weights"] = attribute(file, "weights_digest", str)  # where they lie is no setting
+        for name in ("seed", "report", "tensorboard"):
             del settings["run"][name]
         return Row(
             run=run.name,

@@ -49,6 +49,7 @@ def problem_line(problem: Problem) -> str:
         f"{problem.subdomains} subdomains ({by(problem.config.decomposition.grid)}, overlap "
         f"{problem.config.decomposition.overlap}, windows {shown}{coarse}): {model.name}, width {problem.width}, "
         f"{problem.config.local.epochs} epochs{few if steps < FEW_STEPS else ''}"
+        f"{problem.known_line and chr(10)}{problem.known_line}"
     )
 
 
