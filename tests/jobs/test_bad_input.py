@@ -43,7 +43,7 @@ def test_four_ranks_say_it_once(arguments, message, small, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--data x.h5", "--data: is a section; expected one of its options: --data.file, --data.memory_limit"),
+        ("--data x.h5", "--data: is a section; expected one of its options: --data.file, --data.fold, "),
         ("--recipe nix", "--recipe nix: no such recipe; there are .*fashion_mnist"),
         ("--model.name resnett", "resnett.*resnet"),
         ("--config absent.yaml", "absent.yaml"),
