@@ -77,6 +77,8 @@ def predict(
         raise InputError("--coherent: the run has not trained the coherent CNN-DNN; expected one with --coherent.start")
     if settings.calibrated and temperature_of(trained, settings) is None:
         raise InputError("--calibrated: the model keeps no temperature; expected one that this version has calibrated")
+    if settings.calibrated and settings.maps:
+        raise InputError("--calibrated with --maps: maps tell of probabilities as decided; expected one of the two")
     if settings.maps:
         check_maps(settings, trained)
     listed = comm.together(partial(list_sources, sources, trained, settings.labels))

@@ -98,7 +98,11 @@ class Run:
             return float(file[f"fusion/{fusion}"].attrs[split])
 
     def decisions(self, split: str, fusion: str = "dnn") -> np.ndarray:
-        """Final decisions [S, K] float32, class probabilities (shares for vote); see `accuracy` for the arguments."""
+        """Final decisions [S, K] float32, class probabilities; see `accuracy` for the arguments.
+
+        Those of vote are shares of the votes, the average probability as half a vote more, which decides where two
+        classes have as many.
+        """
         with self._open() as file:
             return decisions.final_decisions(file, split, fusion)
 

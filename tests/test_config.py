@@ -39,6 +39,14 @@ def test_what_looks_at_val_needs_validation(option):
         Local(validate_every=None, **option)
 
 
+def test_patience_waits_for_a_validation():
+    with pytest.raises(
+        InputError, match="^--local.patience 3: expected null, or no less than --local.validate_every, 5:"
+    ):
+        Local(patience=3)
+    assert Local(patience=5).patience == 5
+
+
 def test_unknown_recipe_names_those_there_are():
     with pytest.raises(InputError, match="--recipe nix: no such recipe; there are .*fashion_mnist"):
         recipe_path("nix")

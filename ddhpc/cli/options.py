@@ -154,7 +154,7 @@ def configure(argv: list[str], parser: ArgumentParser) -> Command:
     config = Config(**{name: sections[name] for name in SECTIONS})
     title = f"configuration {config_file}" if config_file else f"recipe {recipe or DEFAULT_RECIPE}"
     if config.data.file != chosen.get("data", {}).get("file", Data.file):
-        title += f" on {config.data.file}"
+        title = f"{title if recipe or config_file else 'default options'} on {config.data.file}"
     name = Path(config_file).stem if config_file else Path(config.data.file).stem
     return Command(config=config, name=name, title=title, options=options)
 

@@ -14,8 +14,8 @@ from ddhpc.wording import plural
 DESCRIPTION = (
     "Apply the model of a finished run to new images: the class of each, and the probability of every class. They are "
     "prepared as `prepare` did it for the training, whose packed file is not needed. On several ranks the inputs are "
-    "shared out. Files that cannot be used are named with the reason and left out; the exit code is 0 where any input "
-    "was decided, and 2, with one line, where none was."
+    "shared out. A source that does not exist ends it. Files that are there and cannot be used are named with the "
+    "reason and left out; the exit code is 0 where any input was decided, and 2, with one line, where none was."
 )
 SOURCE = (
     "an image (.png, .jpg, .tif ...), a volume (.nii.gz, .mha, .nrrd, the directory of a DICOM series), a directory "

@@ -111,6 +111,9 @@ class Local:
         )
         needs = "--local.validate_every with it, which is null"
         require(every is not None or self.patience is None, "local.patience", self.patience, needs)
+        seldom = self.patience is not None and every is not None and self.patience < every
+        rule = f"null, or no less than --local.validate_every, {every}: val is looked at that seldom"
+        require(not seldom, "local.patience", self.patience, rule)
         require(every is not None or self.keep == "last", "local.keep", self.keep, needs)
 
     @property

@@ -62,4 +62,5 @@ def print_prepared(prepared: Prepared, output: Path) -> None:
         if len(prepared.skipped) > SHOWN_FILES:
             print(f"    and {len(prepared.skipped) - SHOWN_FILES} more")
     grid, ranks = " ".join(["2"] * packed.dimensions), 2**packed.dimensions
-    tell(f"train on it: mpirun -n {ranks} python -m ddhpc --data.file {output} --decomposition.grid {grid}")
+    recipe = " --recipe volumes" if packed.dimensions == 3 else ""
+    tell(f"train on it: mpirun -n {ranks} python -m ddhpc{recipe} --data.file {output} --decomposition.grid {grid}")

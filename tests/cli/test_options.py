@@ -88,7 +88,7 @@ def test_what_was_perhaps_meant(option, hint):
 
 def test_what_is_trained_is_said_truly():
     own = configure(["--data.file", "lungs/mine.h5"], train_parser())
-    assert (own.name, own.title) == ("mine", "recipe fashion_mnist on lungs/mine.h5")
+    assert (own.name, own.title) == ("mine", "default options on lungs/mine.h5")
     default = configure([], train_parser())
     assert (default.name, default.title) == ("fashion_mnist", "recipe fashion_mnist")
 

@@ -299,6 +299,7 @@ def test_maps_that_cannot_be_are_refused(images, coherent, small, tmp_path):
     shutil.copy(again, files / "a_b_map.png")
     both = [one, files / "a_b_map.png"]
     refused("a_b_map.png is an input; expected another directory", images, files, *both, overwrite=True)
+    refused("--calibrated with --maps: maps tell of", images, new, one, calibrated=True)
     refused("--maps with --coherent: a run does not keep", coherent, new, small, coherent=True)
     with pytest.raises(InputError, match="model is a model alone; expected the run directory"):
         maps_wanted(new, images / "run/model", overwrite=False)

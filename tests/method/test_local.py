@@ -239,7 +239,7 @@ def test_validation_gives_the_loss_on_val_and_leaves_the_bits_of_the_training(wa
         ({"keep": "best", "patience": 3}, 7, 4),
         ({"keep": "last", "patience": 3}, 7, 7),
         ({"keep": "best", "patience": 8, "validate_every": 3}, 12, 3),
-        ({"keep": "best", "patience": 2, "validate_every": 3}, 6, 3),
+        ({"keep": "best", "patience": 3, "validate_every": 3}, 6, 3),
     ],
 )
 def test_the_epoch_with_the_lowest_loss_on_val_is_kept(options, epochs, kept):
