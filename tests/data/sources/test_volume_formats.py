@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import subprocess
 import sys
 from pathlib import Path
@@ -67,8 +68,9 @@ def write(path: Path, image: sitk.Image) -> Path:
 
 
 def write_series(directory: Path, image: sitk.Image) -> Path:
-    """As GDCM writes it, one file a slice."""
+    """As GDCM writes it, one file a slice; it leaves the process in the locale C, where text of UTF-8 is unreadable."""
     directory.mkdir(parents=True, exist_ok=True)
+    before = locale.setlocale(locale.LC_ALL)
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     direction = image.GetDirection()
@@ -87,6 +89,7 @@ def write_series(directory: Path, image: sitk.Image) -> Path:
             plane.SetMetaData(tag, value)
         writer.SetFileName(str(directory / f"{z}.dcm"))
         writer.Execute(plane)
+    locale.setlocale(locale.LC_ALL, before)
     return directory
 
 
