@@ -16,6 +16,9 @@ from tests.jobs.starting import mpirun, start
 
 pytestmark = pytest.mark.slow
 
+SIDE = 250
+"""Pixels of the photographs that an interrupted job packs."""
+
 
 def contents(file):
     """All datasets of a file, and the text that says what was done."""
@@ -56,11 +59,21 @@ def test_any_number_of_ranks_writes_the_same_file(kind, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.h5", "1.h5", "3.h5", "4.h5", "in"]
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A folder of many photographs, and what packing it takes and gives."""
+    home = tmp_path_factory.mktemp("undisturbed")
+    photographs(home / "in", count=150, side=300)
+    command = ["prepare", "images", home / "in", "--size", SIDE, SIDE, "--output"]
+    whole = mpirun(0, *command, "whole.h5", cwd=home)
+    assert whole.returncode == 0, whole.stderr
+    return command, contents(home / "whole.h5")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_job_continues_with_other_ranks(number, tmp_path):
+def test_an_interrupted_job_continues_with_other_ranks(number, undisturbed, tmp_path):
     """Stopped when some images are decoded; with another number of ranks it goes on, and ends with the same file."""
-    photographs(tmp_path / "in", count=150, side=300)
-    command = ["prepare", "images", "in", "--size", 400, 400, "--output"]
+    command, expected = undisturbed
     job = start(3, *command, "x.h5", cwd=tmp_path)
     pixels, deadline = "x.h5.partial/*-pixels-*.data", time.monotonic() + 60
     while sum(path.stat().st_size for path in tmp_path.glob(pixels)) < 2e6:
@@ -75,11 +88,9 @@ def test_an_interrupted_job_continues_with_other_ranks(number, tmp_path):
     kept = re.search(r"x.h5.partial: continuing; 302 facts, (\d+) pixels are there", continued.stdout)
     assert kept, continued.stdout
     # On a busy machine all may be decoded before the signal arrives.
-    assert 2e6 / (3 * 400 * 400) - 3 <= int(kept[1]) <= 300
+    assert 2e6 / (3 * SIDE**2) - 3 <= int(kept[1]) <= 300
     assert not (tmp_path / "x.h5.partial").exists()
-    whole = mpirun(0, *command, "whole.h5", cwd=tmp_path)
-    assert whole.returncode == 0, whole.stderr
-    same(tmp_path / "x.h5", contents(tmp_path / "whole.h5"))
+    same(tmp_path / "x.h5", expected)
 
 
 def test_a_source_that_cannot_be_read_on_some_rank_is_one_line(tmp_path):
