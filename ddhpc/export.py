@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 import ddhpc
-from ddhpc.data.hdf5 import reason, replace
+from ddhpc.data.hdf5 import check_output, reason, replace
 from ddhpc.data.packed import find, open_packed
 from ddhpc.errors import InputError
 from ddhpc.method.decomposition import whole
@@ -151,12 +151,7 @@ def check_export(path: Path, *, overwrite: bool) -> Format:
     kind = FORMATS.get(path.suffix)
     if kind is None:
         raise InputError(f"--output {path}: expected a name that ends in {' or '.join(FORMATS)}")
-    if path.is_dir():
-        raise InputError(f"--output {path}: is a directory; expected the name of a file")
-    if not path.parent.is_dir():
-        raise InputError(f"--output {path}: there is no directory {path.parent}; create it first")
-    if path.exists() and not overwrite:
-        raise InputError(f"--output {path}: exists; choose another name, or --overwrite to replace it")
+    check_output(path, overwrite=overwrite)
     chosen = kind(path)
     chosen.check_needs()
     return chosen

@@ -1,9 +1,11 @@
 """One network in one file: the probabilities of the model, without ddhpc, whole or absent."""
 
 import json
+import os
 import resource
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +125,13 @@ def test_no_other_file_is_touched(name, said, finished, tmp_path, monkeypatch, c
     Path("there.pt2").write_text("mine")
     assert refused(capsys, finished, "--output", name) == f"ddhpc: {said}"
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("there.pt2", "mine")]
+
+
+def test_a_file_that_is_no_regular_one_is_never_replaced(finished, tmp_path, capsys):
+    os.mkfifo(tmp_path / "m.pt2")
+    line = refused(capsys, finished, "--output", tmp_path / "m.pt2", "--overwrite")
+    assert line.endswith("m.pt2: is no regular file; expected the name of a file")
+    assert stat.S_ISFIFO(os.lstat(tmp_path / "m.pt2").st_mode)
 
 
 def test_coherent_networks_are_wanted_where_there_are_none(finished, tmp_path, capsys):

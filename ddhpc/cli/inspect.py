@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from ddhpc.cli.output import alone
 from ddhpc.errors import InputError
 from ddhpc.visible import tell
 
+TABLES, METRICS = (".txt", ".csv", ".tex"), (".csv",)
+"""Endings of the files of --write."""
 OF_METRICS = ("fusion", "positive")
 """Options of --metrics and --pool."""
 
@@ -28,7 +31,7 @@ def run(argv: list[str], started: float) -> None:
         metavar="FILE.csv",
         help="write a row for each sample of the run: split, id, label, decision, probabilities of all fusions",
     )
-    options.add_argument("--overwrite", action="store_true", help="replace the file of --decisions")
+    options.add_argument("--overwrite", action="store_true", help="replace the files of --decisions or --write")
     options.add_argument(
         "--metrics",
         action="store_true",
@@ -65,12 +68,11 @@ def run(argv: list[str], started: float) -> None:
             )
 
     from ddhpc.tables.comparison import compare
-    from ddhpc.tables.decisions import check_file, write_decisions
+    from ddhpc.tables.decisions import write_decisions
     from ddhpc.tables.run import inspect_run
 
     def show() -> None:
-        if given.decisions:
-            check_file(Path(given.decisions), overwrite=given.overwrite)
+        _check_outputs(given, TABLES)
         if len(paths) > 1 or stem:
             compare(paths, stem)
         else:
@@ -81,10 +83,21 @@ def run(argv: list[str], started: float) -> None:
     alone(show)
 
 
+def _check_outputs(given: Any, endings: Sequence[str]) -> None:
+    """InputError, before the work, where a file of --decisions or --write cannot be, or is there already."""
+    from ddhpc.data.hdf5 import check_output
+
+    wanted = [("--decisions", given.decisions)] if given.decisions else []
+    wanted += [("--write", f"{given.write}{ending}") for ending in endings if given.write]
+    for option, path in wanted:
+        check_output(Path(path), overwrite=given.overwrite, option=option)
+
+
 def _metrics(runs: list[Path], stem: Path | None, given: Any) -> None:
     from ddhpc.tables.metrics import print_metrics
     from ddhpc.tables.pooled import print_pooled
 
+    _check_outputs(given, METRICS)
     asked = {"fusion": given.fusion or "dnn", "positive": given.positive}
     if given.pool:
         print_pooled(runs, stem, **asked)

@@ -15,17 +15,6 @@ from ddhpc.results.decisions import final_decisions, fusions, ids, labels
 from ddhpc.visible import visible
 
 
-def check_file(path: Path, *, overwrite: bool) -> None:
-    """InputError, naming --decisions, where no file can take the path; one there needs `overwrite`."""
-    option = f"--decisions {path}"
-    if path.is_dir():
-        raise InputError(f"{option}: is a directory; expected the name of a file")
-    if not path.parent.is_dir():
-        raise InputError(f"{option}: there is no directory {path.parent}; create it first")
-    if path.exists() and not overwrite:
-        raise InputError(f"{option}: exists; choose another name, or --overwrite to replace it")
-
-
 def write_decisions(run: Path, path: Path) -> int:
     """Write a row for each sample of all splits, and give their number; the file is whole or absent.
 

@@ -1,9 +1,11 @@
 """All decisions of a run as CSV: the numbers of the file, whole or absent, nothing replaced unasked."""
 
 import csv
+import os
 import resource
 import shutil
 import signal
+import stat
 
 import h5py
 import numpy as np
@@ -44,6 +46,32 @@ def test_a_file_is_not_replaced_unasked(finished, tmp_path, capsys):
     assert path.read_text() == "mine"
     main(["inspect", str(finished), "--decisions", str(path), "--overwrite"], 0)
     assert path.read_text().startswith("split,id,label,decision,dnn_rows,dnn_columns,dnn_none,mean_rows")
+
+
+def test_a_file_that_is_no_regular_one_is_never_replaced(finished, tmp_path, capsys):
+    """Neither of decisions nor of tables; an export likewise, see test_export."""
+    for name in ("pipe.csv", "pipe.tex"):
+        os.mkfifo(tmp_path / name)
+    for asked in (["--decisions", tmp_path / "pipe.csv"], ["--metrics", "--write", tmp_path / "pipe"]):
+        with pytest.raises(SystemExit):
+            main(["inspect", str(finished), *map(str, asked), "--overwrite"], 0)
+        assert capsys.readouterr().err.endswith("pipe.csv: is no regular file; expected the name of a file\n")
+    assert stat.S_ISFIFO(os.lstat(tmp_path / "pipe.csv").st_mode)
+
+
+def test_tables_replace_nothing_unasked(finished, tmp_path, capsys):
+    stem, mine = tmp_path / "table", tmp_path / "table.csv"
+    mine.write_text("mine")
+    for asked in ([], ["--metrics"]):
+        with pytest.raises(SystemExit):
+            main(["inspect", str(finished), *asked, "--write", str(stem)], 0)
+        assert capsys.readouterr().err == f"ddhpc: --write {mine}: exists; choose another name, or --overwrite " + (
+            "to replace it\n"
+        )
+        assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+        assert mine.read_text() == "mine"
+    main(["inspect", str(finished), "--metrics", "--write", str(stem), "--overwrite"], 0)
+    assert mine.read_text() != "mine"
 
 
 @pytest.mark.parametrize("more", [["RUN"], ["--write", "x"], ["--metrics"], ["--pool"]])
