@@ -56,11 +56,23 @@ class Case:
 FACES = "--recipe faces --decomposition.grid 2 2 --model.global_width 16"
 CT = "--recipe ct --decomposition.grid 2 2 1 --decomposition.overlap 2 --model.global_width 32 --local.epochs 15"
 CASES = (
-    Case(name="TF-Flowers, 10 %", file="flowers32.h5", kept=0.1, options="--recipe flowers --local.epochs 20"),
-    Case(name="CIFAR-10, 10 %", file="cifar.h5", kept=0.1, options="--recipe cifar10 --local.epochs 8"),
+    Case(
+        name="TF-Flowers, 10 %",
+        file="flowers32.h5",
+        kept=0.1,
+        options="--recipe flowers --model.width auto --local.epochs 20",
+    ),
+    Case(
+        name="CIFAR-10, 10 %", file="cifar.h5", kept=0.1, options="--recipe cifar10 --model.width auto --local.epochs 8"
+    ),
     Case(name="faces", file="faces.h5", kept=FALLING, options=FACES),
     Case(name="CT phantoms, 25 %", file="ct.h5", kept=0.25, options=CT),
-    Case(name="TF-Flowers as it is", file="flowers32.h5", kept=1, options="--recipe flowers --local.epochs 10"),
+    Case(
+        name="TF-Flowers as it is",
+        file="flowers32.h5",
+        kept=1,
+        options="--recipe flowers --model.width auto --local.epochs 10",
+    ),
 )
 
 

@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1, help="each with another seed")
     parser.add_argument("--output", type=Path, help="where runs and times stay; runs/wall_clock-FILE without it")
     given = parser.parse_args()
-    arguments = ["--recipe", given.recipe, "--data.file", given.file]
+    arguments = ["--recipe", given.recipe, "--data.file", given.file, "--model.width", "auto"]
     arguments += ["--local.epochs", str(given.epochs)] if given.epochs else []
     arguments += ["--model.global_width", str(given.global_width)] if given.global_width else []
     config = configure(arguments, train_parser()).config

@@ -98,7 +98,8 @@ class Applied:
 
         model = open_model(Path("runs/latest"))
         applied = Applied(trained=model.trained, load=model.load, device="cpu")
-        applied.decide(Decoded(pixels=np.zeros((1, 1, 28, 28), np.uint8)))       # [1, 10] float32
+        outputs = applied.outputs(Decoded(pixels=np.zeros((1, 1, 28, 28), np.uint8)))
+        applied.fuse(outputs)                                                    # [1, 10] float32
     """
 
     trained: Trained
@@ -108,16 +109,12 @@ class Applied:
     """The last network, whose weights those of the next subdomain replace where it is alike."""
     _coarse: nn.Module | None = None
 
-    def decide(self, block: Block, after_each: Callable[[], None] = lambda: None) -> np.ndarray:
-        """The final decisions [n, K] float32 for a block of images; calls `after_each` subdomain.
+    def outputs(self, block: Block, after_each: Callable[[], None] = lambda: None) -> np.ndarray:
+        """The local outputs [N, n, K + F] float32 for a block of images; calls `after_each` subdomain.
 
         On a CPU with one thread those for an image do not depend on the others of the block, and have the bits of those
-        that the training has stored.
+        that the training has stored. Those of absent subdomains are zeros.
         """
-        return self.fuse(self.outputs(block, after_each))
-
-    def outputs(self, block: Block, after_each: Callable[[], None] = lambda: None) -> np.ndarray:
-        """The local outputs [N, n, K + F] float32 for a block of images, zeros of absent subdomains; as `decide`."""
         trained = self.trained
         shape = (trained.subdomains, len(block), len(trained.classes) + trained.features)
         outputs = np.zeros(shape, np.float32)

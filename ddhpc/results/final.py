@@ -12,11 +12,13 @@ from ddhpc.results.reader import names, patients
 
 
 def final_decisions(file: h5py.File, fusion: str, split: str) -> np.ndarray:
-    """Final decisions [S, K] float32 of a fusion for the samples of a split.
+    """Final decisions [S, K] float32 of a fusion for the samples of a split; of one subdomain all are its own.
 
     Raises:
         InputError: names the option --fusion, where the run has no coherent CNN-DNN.
     """
+    if len(file["local/val/decision"]) == 1 and fusion in ("mean", "vote"):
+        fusion = "dnn"
     if fusion in ("mean", "vote"):
         from ddhpc.method import coarse  # loads torch, which other metrics do without
 

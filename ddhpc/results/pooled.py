@@ -81,7 +81,8 @@ def _by_fold(runs: Sequence[Path], files: Sequence[h5py.File]) -> list[h5py.File
         fold = fold_of(file)
         if fold is None:
             raise InputError(f"{run}: trained on the splits as they are stored; expected runs with --{FOLD}")
-        others = differences(wanted, identity_of(file), f"{{}} is {{}} in {runs[0]} and {{}} in {run}")
+        one, other = (str(path).replace("{", "{{").replace("}", "}}") for path in (runs[0], run))
+        others = differences(wanted, identity_of(file), f"{{}} is {{}} in {one} and {{}} in {other}")
         if changed := [each for each in others if not each.startswith(f"{FOLD} ")]:
             raise InputError(f"{', '.join(changed)}; expected runs that differ in {FOLD} alone")
         if fold in found:

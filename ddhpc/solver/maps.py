@@ -1,4 +1,4 @@
-"""Maps of which subdomains spoke for the decisions of new images: their names and their files, all or none."""
+"""Maps of which subdomains spoke for the decisions of new images; none gets its name before all are made."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def maps_wanted(folder: Path, run: Path, *, overwrite: bool) -> MapsWanted:
 
 
 class Maps:
-    """The maps that a rank makes, each under the name of its input; they get their names together, or none does.
+    """The maps that a rank makes, each under the name of its input; none gets its name before all are made.
 
     A context: what is unfinished in the end is removed.
 

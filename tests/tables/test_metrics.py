@@ -66,6 +66,15 @@ def test_one_positive_class_of_another_fusion(run, capsys):
     assert f"{share:.3f} (" in said
 
 
+def test_all_fusions_of_the_global_cnn_are_its_own_decisions(tmp_path):
+    """As the table of a run and --decisions have it: no votes are counted of one."""
+    decisions = np.array([[[0.6, 0.4], [0.3, 0.7]]], np.float32)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["local/val/decision"], file["coarse/val/decision"] = decisions, decisions[0]
+        for fusion in ("dnn", "mean", "vote"):
+            assert np.array_equal(final_decisions(file, fusion, "val"), decisions[0])
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

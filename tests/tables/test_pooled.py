@@ -158,7 +158,8 @@ def configured(file: h5py.File, section: str, option: str, value: object) -> Non
     ],
 )
 def test_runs_that_do_not_belong_together_are_refused(runs, tmp_path, change, said):
-    other = changed(runs[2], tmp_path, change)
+    (tmp_path / "{a}").mkdir()
+    other = changed(runs[2], tmp_path / "{a}", change)
     with pytest.raises(InputError, match=rf"^{said}"):
         pool([Path(run) for run in (*runs[:2], other)])
 

@@ -17,7 +17,7 @@ from ddhpc.wording import plural
 
 Item = TypeVar("Item")
 Divided = dict[str, list[int]]
-"""Ascending indices of the samples of each split."""
+"""Indices of the samples of each split."""
 
 
 def drawn_notes(missing: Mapping[str, float], seed: int) -> list[str]:
