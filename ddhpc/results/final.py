@@ -17,7 +17,7 @@ def final_decisions(file: h5py.File, fusion: str, split: str) -> np.ndarray:
     Raises:
         InputError: names the option --fusion, where the run has no coherent CNN-DNN.
     """
-    if len(file["local/val/decision"]) == 1 and fusion in ("mean", "vote"):
+    if fusion in ("mean", "vote") and len(file["local/val/decision"]) == 1:
         fusion = "dnn"
     if fusion in ("mean", "vote"):
         from ddhpc.method import coarse  # loads torch, which other metrics do without
