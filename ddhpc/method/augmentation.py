@@ -1,4 +1,4 @@
-"""Augmentation: random changes of the windows of a batch, drawn from the generator of this process. No MPI."""
+"""Augmentation: random changes of the windows of a batch, drawn on the CPU and made where the pixels are. No MPI."""
 
 from __future__ import annotations
 
@@ -11,11 +11,31 @@ from torch.nn.functional import grid_sample
 from ddhpc.config import Local
 from ddhpc.method.decomposition import Window, extent, rotation_margins
 
-Part = tuple[int, slice]
-"""Images of a batch, and those of them that this process trains on."""
+
+def draw_changes(config: Local, batch: int, dimensions: int) -> Tensor:
+    """How the images of a batch are to be changed, from the generator of this process; none is drawn in vain.
+
+    Args:
+        config: shift, flip, rotate, intensity.
+        batch: B, images.
+        dimensions: D, of an image.
+
+    Returns:
+        [B, D + 4] float32 on the CPU, a row for each image: its offset in pixels along each dimension, 1 where it is
+        mirrored, its angle in radians, and the changes of its contrast and brightness.
+    """
+    changes = torch.zeros(batch, dimensions + 4)
+    if config.shift or config.flip or config.rotate:
+        changes[:, :dimensions] = torch.randint(-config.shift, config.shift + 1, (dimensions, batch)).T
+        changes[:, dimensions] = torch.rand(batch) < 0.5
+    if config.rotate:
+        changes[:, dimensions + 1] = radians(config.rotate) * (2 * torch.rand(batch) - 1)
+    if config.intensity:
+        changes[:, dimensions + 2 :] = (config.intensity * (2 * torch.rand(2, batch) - 1)).T
+    return changes
 
 
-def augment_geometry(pixels: Tensor, core: Window, config: Local, part: Part | None = None) -> Tensor:
+def augment_geometry(pixels: Tensor, core: Window, config: Local, changes: Tensor) -> Tensor:
     """The windows of a batch: each shifted, rotated, and every second one mirrored, as configured.
 
     Real pixels beyond the edge of the window come in where the image has them, else the edge is repeated.
@@ -24,31 +44,26 @@ def augment_geometry(pixels: Tensor, core: Window, config: Local, part: Part | N
         pixels: [B, C, *padded], padded as far as `config` may look and the image reaches.
         core: slices of the window within.
         config: shift, flip, rotate.
-        part: where the B images are of a larger batch, which of it: what is drawn is drawn for all.
+        changes: [B, D + 4], see `draw_changes`, where the pixels are.
 
     Returns:
         [B, C, *window], dtype of the pixels, float32 where they are rotated.
     """
-    shift, flip, rotate = config.shift, config.flip, config.rotate
-    if not shift and not flip and not rotate:
+    if not config.shift and not config.flip and not config.rotate:
         return pixels
     dimensions, count, device = len(core), len(pixels), pixels.device
-    batch, rows = part or (count, slice(None))
-    offsets = torch.randint(-shift, shift + 1, (dimensions, batch, 1))[:, rows].to(device)
-    mirrored = (torch.rand(batch, 1)[rows] < 0.5).to(device)
-    margins = rotation_margins(extent(core), rotate)
+    offsets, mirrored = changes[:, :dimensions].to(torch.int64), changes[:, dimensions, None] > 0
+    margins = rotation_margins(extent(core), config.rotate)
     index = [torch.arange(size, device=device) for size in pixels.shape[:2]]
     index = [index[0].reshape(-1, *[1] * (dimensions + 1)), index[1].reshape(-1, *[1] * dimensions)]
     for axis, (side, margin) in enumerate(zip(core, margins, strict=True)):
-        place = torch.arange(side.start - margin, side.stop + margin, device=device) + offsets[axis]
-        if flip and axis == dimensions - 1:
+        place = torch.arange(side.start - margin, side.stop + margin, device=device) + offsets[:, axis, None]
+        if config.flip and axis == dimensions - 1:
             place = torch.where(mirrored, place.flip(1), place)
         place = place.clamp_(0, pixels.shape[2 + axis] - 1)
         index.append(place.reshape(count, 1, *[1] * axis, -1, *[1] * (dimensions - 1 - axis)))
     grown = pixels[tuple(index)]
-    if not rotate:
-        return grown
-    return rotated(grown, radians(rotate) * (2 * torch.rand(batch)[rows] - 1).to(device), extent(core))
+    return rotated(grown, changes[:, dimensions + 1], extent(core)) if config.rotate else grown
 
 
 def rotated(pixels: Tensor, angles: Tensor, window: tuple[int, ...]) -> Tensor:
@@ -75,20 +90,18 @@ def rotated(pixels: Tensor, angles: Tensor, window: tuple[int, ...]) -> Tensor:
     return windows
 
 
-def augment_intensity(pixels: Tensor, intensity: float, part: Part | None = None) -> Tensor:
+def augment_intensity(pixels: Tensor, config: Local, changes: Tensor) -> Tensor:
     """Images with another contrast and brightness each.
 
     Args:
         pixels: [B, C, *window] float32 of mean 0 and standard deviation 1.
-        intensity: largest change of the factor from 1, and of the offset from 0 in standard deviations.
-        part: see `augment_geometry`.
+        config: intensity, the largest change of the factor from 1, and of the offset from 0 in standard deviations.
+        changes: [B, D + 4], see `draw_changes`, where the pixels are.
 
     Returns:
         The same shape, dtype and memory order.
     """
-    if not intensity:
+    if not config.intensity:
         return pixels
-    batch, rows = part or (len(pixels), slice(None))
-    changes = intensity * (2 * torch.rand(2, batch, *[1] * (pixels.ndim - 1))[:, rows] - 1)
-    changes = changes.to(pixels.device)
-    return pixels * (1 + changes[0]) + changes[1]
+    contrast, brightness = (each.reshape(-1, *[1] * (pixels.ndim - 1)) for each in changes[:, -2:].unbind(1))
+    return pixels * (1 + contrast) + brightness

@@ -13,12 +13,22 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ddhpc.config import Local
-from ddhpc.method.augmentation import augment_geometry, augment_intensity
+from ddhpc.method.augmentation import augment_geometry, augment_intensity, draw_changes
 from ddhpc.method.class_balance import drawn, weighted_loss
+from ddhpc.method.cuda_graph import CudaGraph
 from ddhpc.method.decomposition import extent
 from ddhpc.method.metrics import accuracy, cross_entropy
 from ddhpc.method.team import ALONE, Team
-from ddhpc.method.training import History, State, autocast, new_optimizer, schedule, update
+from ddhpc.method.training import (
+    History,
+    State,
+    autocast,
+    learning_rate,
+    new_optimizer,
+    restore,
+    set_rate,
+    update_weights,
+)
 from ddhpc.method.windows import Images, channels_last
 from ddhpc.models.features import with_features
 
@@ -88,32 +98,38 @@ class LocalTraining:
         self.problem, self.cnn, self.device = problem, cnn, problem.images.mean.device
         self.model = problem.team.parallel(cnn)
         self.optimizer = new_optimizer(cnn, problem.config)
-        self.rate = schedule(self.optimizer, problem.config, problem.config.epochs * problem.batches)
         labels, config = problem.labels[problem.members.numpy()], problem.config
         classes = int(problem.labels.max()) + 1
         self.criterion = weighted_loss(labels, config.class_weight, classes, self.device, config.label_smoothing)
+        self.target = torch.from_numpy(problem.labels).to(self.device)
+        self.rows = problem.team.rows(problem.batch_size)
+        """Of each batch, that this rank takes."""
         self.history = History()
-        nothing = torch.zeros((), dtype=torch.int64, device=self.device)
-        self.order: Tensor = nothing
+        self.order = torch.zeros((), dtype=torch.int64, device=self.device)
         """[n] int64, the images of this epoch in their order."""
-        self.loss: Tensor = nothing
+        self.loss = torch.zeros((), device=self.device)
         """Sum over the steps of this epoch, of this rank's rows; the mean over the team is that of whole batches."""
-        self.right: Tensor = nothing
+        self.right = torch.zeros((), dtype=torch.int64, device=self.device)
         """Images of this rank's rows that were classified rightly in this epoch, int64."""
         self.step = 0
         """Steps done in this epoch."""
-        self.seconds = 0.0
-        """That this epoch took so far."""
+        self.started = 0.0
+        """When this epoch started, on the clock of `time.perf_counter`, less its seconds in earlier jobs."""
         self.learning_rate = 0.0
         """Of the last step."""
         self.best: State = {}
         """State dictionary of the CNN after the best epoch so far, in main memory; empty unless it is to be kept."""
 
+    @property
+    def seconds(self) -> float:
+        """That this epoch took so far."""
+        return time.perf_counter() - self.started
+
     def state(self) -> State:
         """All of it, and the random numbers of this process, as `checkpoint.save` takes it; collective in a team."""
         team = self.problem.team
         return {
-            **{name: getattr(self, name).state_dict() for name in ("cnn", "optimizer", "rate")},
+            **{name: getattr(self, name).state_dict() for name in ("cnn", "optimizer")},
             **{name: getattr(self, name) for name in ("order", "step", "seconds", "learning_rate", "best")},
             **{name: team.gathered(getattr(self, name)) for name in ("loss", "right")},
             "history": self.history.state(),
@@ -123,13 +139,13 @@ class LocalTraining:
 
     def restore(self, state: State) -> None:
         """Go on as if the training that gave this state had never stopped."""
-        for name in ("cnn", "optimizer", "rate"):
-            getattr(self, name).load_state_dict(state[name])
+        self.cnn.load_state_dict(state["cnn"])
+        restore(self.optimizer, state["optimizer"])
         self.order = state["order"].to(self.device)
         for name in ("loss", "right"):
-            setattr(self, name, self.problem.team.own(state[name].to(self.device)))
-        for name in ("step", "seconds", "learning_rate"):
-            setattr(self, name, state[name])
+            getattr(self, name).copy_(self.problem.team.own(state[name].to(self.device)))
+        self.step, self.learning_rate = state["step"], state["learning_rate"]
+        self.started = time.perf_counter() - state["seconds"]
         self.history = History(**state["history"])
         self.best = state.get("best", {})  # which checkpoints of older versions lack
         torch.set_rng_state(state["random"])
@@ -139,22 +155,54 @@ class LocalTraining:
     def start_epoch(self) -> None:
         """Draw the images and their order."""
         problem, members = self.problem, self.problem.members
+        self.started = time.perf_counter()
         labels = problem.labels[members.numpy()]
         chosen = members[torch.from_numpy(drawn(labels, problem.config.sampling, problem.seed, len(self.history)))]
         self.order = chosen[torch.randperm(len(chosen))].to(self.device)
-        self.loss = torch.zeros((), device=self.device)
-        self.right = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.loss.zero_()
+        self.right.zero_()
+
+    def batches(self) -> list[Tensor]:
+        """This rank's images [B] int64 of each step that is left of this epoch."""
+        size, problem = self.problem.batch_size, self.problem
+        return [batch[self.rows] for batch in self.order[: problem.batches * size].split(size)[self.step :]]
+
+    def draw_step(self) -> Tensor:
+        """Set the rate of the next step, and draw how its images are changed, [B, D + 4] on the device."""
+        problem, config = self.problem, self.problem.config
+        done = len(self.history) * problem.batches + self.step
+        self.learning_rate = learning_rate(config, done, config.epochs * problem.batches)
+        set_rate(self.optimizer, self.learning_rate)
+        changes = draw_changes(config, problem.batch_size, len(problem.images.core))[self.rows]
+        return changes.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else changes
+
+    def update(self, padded: Tensor, target: Tensor, changes: Tensor) -> None:
+        """All of a step that the device does, from padded windows [B, C, *padded], labels [B] and their changes."""
+        problem, config, images, team = self.problem, self.problem.config, self.problem.images, self.problem.team
+        windows = images.normalised(augment_geometry(padded, images.core, config, changes))
+        inputs = augment_intensity(windows, config, changes)
+        with team.own_random(self.device, self.step), autocast(config.precision, self.device.type):
+            logits = self.model(inputs)
+            loss = self.criterion(logits, target)
+        if team.size > 1:
+            loss = loss * (len(target) * team.size / problem.batch_size)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        update_weights(self.cnn, self.optimizer, config.clip)
+        self.loss += loss.detach()
+        self.right += (logits.argmax(1) == target).sum()
 
     def end_epoch(self) -> None:
         """Note the epoch in the history; InputError if its loss is not finite."""
         team, batches = self.problem.team, self.problem.batches
+        loss, right = team.total(self.loss).item(), team.total(self.right).item()  # waits for the device
         self.history.append(
-            loss=team.total(self.loss).item() / team.size / batches,
-            accuracy=team.total(self.right).item() / (batches * self.problem.batch_size),
+            loss=loss / team.size / batches,
+            accuracy=right / (batches * self.problem.batch_size),
             learning_rate=self.learning_rate,
             seconds=self.seconds,
         )
-        self.step, self.seconds = 0, 0.0
+        self.step = 0
         self.history.check_finite("local.learning_rate", self.problem.config.rate)
 
     def validate(self) -> bool:
@@ -193,38 +241,20 @@ def train_local(cnn: nn.Module, problem: LocalProblem, on_step: Step, saved: Sta
     Raises:
         InputError: the loss is no longer finite.
     """
-    config, images, team, batches = problem.config, problem.images, problem.team, problem.batches
-    training = LocalTraining(cnn, problem)
+    config, training = problem.config, LocalTraining(cnn, problem)
     if saved:
         training.restore(saved)
-    device, batch_size = training.device, problem.batch_size
-    target = torch.from_numpy(problem.labels).to(device)
-    rows = team.rows(batch_size)
-    part = (batch_size, rows)
+    alone_on_gpu = training.device.type == "cuda" and problem.team.size == 1
+    update = CudaGraph(training.update) if alone_on_gpu else training.update
     cnn.train()
     for epoch in range(len(training.history), config.epochs):
-        started = time.perf_counter() - training.seconds
         if training.step == 0:
             training.start_epoch()
-        left = [batch[rows] for batch in training.order[: batches * batch_size].split(batch_size)[training.step :]]
-        for batch, padded in zip(left, images.batches(left), strict=True):
-            windows = images.normalised(augment_geometry(padded, images.core, config, part))
-            inputs = augment_intensity(windows, config.intensity, part)
-            with team.own_random(device, training.step), autocast(config.precision, device.type):
-                logits = training.model(inputs)
-                loss = training.criterion(logits, target[batch])
-            if team.size > 1:
-                loss = loss * (len(batch) * team.size / batch_size)
-            training.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            update(cnn, training.optimizer, config.clip)
-            training.learning_rate = float(training.rate.get_last_lr()[0])
-            training.rate.step()
-            training.loss += loss.detach()
-            training.right += (logits.argmax(1) == target[batch]).sum()
+        left = training.batches()
+        for batch, padded in zip(left, problem.images.batches(left), strict=True):
+            update(padded, training.target[batch], training.draw_step())
             training.step += 1
-            training.seconds = time.perf_counter() - started
-            on_step((epoch + training.step / batches) / config.epochs, training.history, training.state)
+            on_step((epoch + training.step / problem.batches) / config.epochs, training.history, training.state)
         training.end_epoch()
         if training.validate():
             break

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ddhpc.config import Local
 from ddhpc.errors import InputError
@@ -17,6 +17,8 @@ from ddhpc.method.optimizers import SGD, AdamW
 
 WARM_UP = {"onecycle": 0.25, "cosine": 0.0}
 """Share of the steps by schedule, unless one is given."""
+DIVISOR, LAST_DIVISOR = 25, 10_000
+"""Of one-cycle: the highest rate by the first, and the first by the last."""
 
 State = dict[str, Any]
 """What a checkpoint holds: tensors, numbers, strings, and lists and dictionaries of them."""
@@ -90,12 +92,18 @@ def autocast(precision: str, device: str) -> AbstractContextManager[object]:
 
 
 def new_optimizer(network: nn.Module, config: Local) -> torch.optim.Optimizer:
-    """The optimizer of a network's weights."""
+    """The optimizer of a network's weights, whose rate is set before each step.
+
+    On a GPU the rate is a tensor there, so that a step can be captured as a CUDA graph.
+    """
+    weights = list(network.parameters())
+    on_gpu = weights[0].is_cuda
+    rate = torch.tensor(config.rate, device=weights[0].device) if on_gpu else config.rate
     if config.optimizer == "adamw":
-        return AdamW(network.parameters(), lr=config.rate, weight_decay=config.weight_decay, fused=True)
+        return AdamW(weights, lr=rate, weight_decay=config.weight_decay, fused=True, capturable=on_gpu)
     return SGD(
-        network.parameters(),
-        lr=config.rate,
+        weights,
+        lr=rate,
         momentum=config.momentum,
         nesterov=config.momentum > 0,
         weight_decay=config.weight_decay,
@@ -103,30 +111,51 @@ def new_optimizer(network: nn.Module, config: Local) -> torch.optim.Optimizer:
     )
 
 
-def update(network: nn.Module, optimizer: torch.optim.Optimizer, clip: float | None) -> None:
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of the next step."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def restore(optimizer: torch.optim.Optimizer, state: State) -> None:
+    """Take over what an optimizer of the same options, on this or another device, remembers of the steps before."""
+    optimizer.load_state_dict({**state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def update_weights(network: nn.Module, optimizer: torch.optim.Optimizer, clip: float | None) -> None:
     """Change the weights of a network by its gradient, of which `clip` is the largest norm, see `config.Local`."""
     if clip is not None:
         nn.utils.clip_grad_norm_(network.parameters(), clip)
     optimizer.step()
 
 
-def schedule(optimizer: torch.optim.Optimizer, config: Local, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    """Learning rate over all `steps`: one-cycle (Smith and Topin, arXiv:1708.07120) or cosine (arXiv:1608.03983).
+def learning_rate(config: Local, step: int, steps: int) -> float:
+    """The rate of a step, counted from 0, of so many in the training.
 
-    Where a warm-up is no whole step, there is none, and one-cycle is the cosine.
+    One-cycle (Smith and Topin, arXiv:1708.07120), with the start at a 25th of the highest rate and the end at a
+    10,000th of that, as torch has it; or cosine (Loshchilov and Hutter, arXiv:1608.03983), after a linear warm-up if
+    one is asked for. Where a warm-up is no whole step, there is none, and one-cycle is the cosine.
+
+    Example:
+        >>> [round(learning_rate(Local(learning_rate=1.0, schedule="cosine"), step, 4), 3) for step in range(4)]
+        [1.0, 0.854, 0.5, 0.146]
     """
     share = WARM_UP[config.schedule] if config.warmup == "auto" else config.warmup
-    if share * steps <= 1:
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    if config.schedule == "onecycle":
-        return torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, config.rate, total_steps=steps, pct_start=share, cycle_momentum=False
-        )
-    rising = int(share * steps)
+    highest, rising = config.rate, share * steps
+    if config.schedule == "cosine" or rising <= 1:
+        whole = int(rising) if rising > 1 else 0
+        if step < whole:
+            return highest * (step + 1) / (whole + 1)
+        return between(highest, 0.0, (step - whole) / (steps - whole))
+    lowest, top = highest / DIVISOR, rising - 1
+    if step <= top:
+        return between(lowest, highest, step / top)
+    return between(highest, lowest / LAST_DIVISOR, (step - top) / (steps - 1 - top))
 
-    def factor(step: int) -> float:
-        if step < rising:
-            return (step + 1) / (rising + 1)
-        return (1 + cos(pi * (step - rising) / (steps - rising))) / 2
 
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+def between(first: float, last: float, share: float) -> float:
+    """From one value to another along half a cosine."""
+    return last + (first - last) / 2 * (1 + cos(pi * share))

@@ -21,13 +21,22 @@ from torch import Tensor, nn
 from ddhpc.config import Config, Local
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import Stopped
-from ddhpc.method.augmentation import augment_geometry, augment_intensity
+from ddhpc.method.augmentation import augment_geometry, augment_intensity, draw_changes
 from ddhpc.method.class_balance import drawn, weighted_loss
 from ddhpc.method.coarse import coarse_dnn, decide
 from ddhpc.method.decomposition import owned
 from ddhpc.method.local import local_outputs, output
 from ddhpc.method.solutions import CoherentSolution, LocalSolution
-from ddhpc.method.training import History, State, autocast, new_optimizer, schedule, update
+from ddhpc.method.training import (
+    History,
+    State,
+    autocast,
+    learning_rate,
+    new_optimizer,
+    restore,
+    set_rate,
+    update_weights,
+)
 from ddhpc.parallel import logs
 from ddhpc.parallel.communicator import Communicator
 from ddhpc.parallel.progress import LINE_SECONDS
@@ -77,24 +86,23 @@ class Member:
     gradients are clipped by network, which needs no word from the others.
     """
 
-    def __init__(self, network: nn.Module, config: Local, steps: int) -> None:
+    def __init__(self, network: nn.Module, config: Local) -> None:
         self.network = network.train()
         self.optimizer, self.clip = new_optimizer(network, config), config.clip
-        self.rate = schedule(self.optimizer, config, steps)
 
     def state(self) -> State:
         """As `checkpoint.save` takes it."""
-        return {name: getattr(self, name).state_dict() for name in ("network", "optimizer", "rate")}
+        return {name: getattr(self, name).state_dict() for name in ("network", "optimizer")}
 
     def restore(self, state: State) -> None:
         """Go on from a state."""
-        for name in ("network", "optimizer", "rate"):
-            getattr(self, name).load_state_dict(state[name])
+        self.network.load_state_dict(state["network"])
+        restore(self.optimizer, state["optimizer"])
 
-    def step(self) -> None:
-        """Update the weights by their gradients."""
-        update(self.network, self.optimizer, self.clip)
-        self.rate.step()
+    def step(self, rate: float) -> None:
+        """Update the weights by their gradients, at a learning rate."""
+        set_rate(self.optimizer, rate)
+        update_weights(self.network, self.optimizer, self.clip)
         self.optimizer.zero_grad(set_to_none=True)
 
 
@@ -140,8 +148,7 @@ class CnnDnn:
         networks = {n: self._cnn(n, solution) for n, solution in local.items()}
         if comm.rank == 0:
             networks[self.problem.subdomains] = self._dnn(coarse).to(self.device)
-        steps = self.config.epochs * self.batches
-        self.members = {n: Member(network, self.config, steps) for n, network in networks.items()}
+        self.members = {n: Member(network, self.config) for n, network in networks.items()}
         self.coarse = networks.get(self.problem.subdomains)
         self.images = {n: read_windows(job, n) for n in local}
 
@@ -158,9 +165,9 @@ class CnnDnn:
         problem.seed(problem.subdomains)
         return coarse_dnn(problem.subdomains, len(problem.packed.classes), problem.features, problem.config.coarse)
 
-    def learning_rate(self) -> float:
-        """Of the next step."""
-        return float(self.members[self.mine[0]].rate.get_last_lr()[0])
+    def learning_rate(self, epoch: int, step: int) -> float:
+        """Of a step of an epoch."""
+        return learning_rate(self.config, epoch * self.batches + step, self.config.epochs * self.batches)
 
     def order(self, epoch: int) -> Tensor:
         """The images of an epoch, [batches, B] int64."""
@@ -179,8 +186,9 @@ class CnnDnn:
             # The same for all subdomains, so that the windows of an image are shifted alike.
             self.problem.seed(coarse_number, epoch, step)
             (padded,) = windows.batches([batch])
+            changes = draw_changes(config, len(batch), len(windows.core)).to(self.device)
             pixels = augment_intensity(
-                windows.normalised(augment_geometry(padded, windows.core, config)), config.intensity
+                windows.normalised(augment_geometry(padded, windows.core, config, changes)), config, changes
             )
             self.problem.seed(n, epoch, step)
             with autocast(config.precision, self.device.type):
@@ -189,7 +197,7 @@ class CnnDnn:
         self.problem.seed(coarse_number, epoch, step, 0)
         found = backpropagate(self.comm, self.counts, outputs, self.coarse, self.target[batch], self.criterion)
         for member in self.members.values():
-            member.step()
+            member.step(self.learning_rate(epoch, step))
         return found
 
     def decisions(self, split: str) -> np.ndarray:
@@ -257,7 +265,7 @@ def train_coherent(
     for epoch in range(tally.done // model.batches, epochs):
         order = model.order(epoch)
         for step in range(tally.done % model.batches, model.batches):
-            started, rate = time.perf_counter(), model.learning_rate()
+            started, rate = time.perf_counter(), model.learning_rate(epoch, step)
             loss, right = model.step(epoch, step, order[step])
             tally.add(loss, right, time.perf_counter() - started)
             if step == model.batches - 1:

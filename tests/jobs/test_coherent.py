@@ -14,8 +14,8 @@ from torch import nn
 
 from ddhpc.config import Config
 from ddhpc.data.packed import SPLITS
-from ddhpc.method.local import schedule
 from ddhpc.method.problem import open_problem
+from ddhpc.method.training import learning_rate
 from ddhpc.method.windows import channels_last
 from ddhpc.models.dnn import Dnn
 from ddhpc.results import checkpoint, verify
@@ -80,7 +80,6 @@ def test_the_whole_training_is_that_of_one_module_with_one_optimizer(small, tmp_
     problem.seed(4)
     whole = nn.ModuleList([*cnns, Dnn(4, 3, problem.features, config.coarse.hidden, 0.0)])
     optimizer = torch.optim.SGD(whole.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    rate = schedule(optimizer, settings(config), 3 * 6)
     windows = {
         split: [
             torch.from_numpy((packed.read(split, window) - packed.mean[0]) / packed.std[0]).float()
@@ -101,11 +100,11 @@ def test_the_whole_training_is_that_of_one_module_with_one_optimizer(small, tmp_
     for epoch in range(3):
         problem.seed(4, epoch)
         for batch in torch.randperm(96).split(16):
+            optimizer.param_groups[0]["lr"] = learning_rate(settings(config), len(losses), 3 * 6)
             loss = nn.functional.cross_entropy(final("train", batch), labels[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            rate.step()
             losses.append(loss.item())
     found = outcome(directory)
     assert np.allclose(np.array(losses).reshape(3, 6).mean(1), found["history/loss"], rtol=1e-3)

@@ -8,8 +8,16 @@ import torch
 from scipy.ndimage import affine_transform, rotate
 
 from ddhpc.config import Local
-from ddhpc.method.augmentation import augment_geometry, augment_intensity, rotated
+from ddhpc.method.augmentation import augment_geometry, augment_intensity, draw_changes, rotated
 from ddhpc.method.decomposition import extent, grow, rotation_margins
+
+
+def geometry(pixels, core, config):
+    return augment_geometry(pixels, core, config, draw_changes(config, len(pixels), len(core)))
+
+
+def intensity(pixels, config):
+    return augment_intensity(pixels, config, draw_changes(config, len(pixels), pixels.ndim - 2))
 
 
 @pytest.mark.parametrize("shape", [(9, 11), (5, 7, 6)])
@@ -24,7 +32,7 @@ def test_shifts_show_real_pixels_and_repeat_the_edge_of_the_image(shape):
     torch.manual_seed(0)
     seen = set()
     for _ in range(40):
-        out = augment_geometry(torch.tensor(pixels)[batch], core, Local(shift=shift)).numpy()
+        out = geometry(torch.tensor(pixels)[batch], core, Local(shift=shift)).numpy()
         for image, window in zip(batch.tolist(), out, strict=True):
             matches = [
                 offset
@@ -49,7 +57,7 @@ def test_flips_mirror_the_last_dimension_of_about_half():
     pixels = np.arange(2 * 1 * 3 * 4, dtype=np.uint8).reshape(2, 1, 3, 4)
     torch.manual_seed(0)
     batch = torch.tensor(pixels)[torch.zeros(400, dtype=torch.int64)]
-    out = augment_geometry(batch, (slice(0, 3), slice(0, 4)), Local(flip=True)).numpy()
+    out = geometry(batch, (slice(0, 3), slice(0, 4)), Local(flip=True)).numpy()
     mirrored = (out == pixels[0][..., ::-1]).all(axis=(1, 2, 3))
     plain = (out == pixels[0]).all(axis=(1, 2, 3))
     assert (mirrored ^ plain).all()
@@ -59,8 +67,8 @@ def test_flips_mirror_the_last_dimension_of_about_half():
 def test_without_augmentation_the_images_are_as_they_are():
     pixels = torch.rand(3, 1, 4, 4)
     state = torch.get_rng_state()
-    assert torch.equal(augment_geometry(pixels, (slice(0, 4), slice(0, 4)), Local()), pixels)
-    assert torch.equal(augment_intensity(pixels, 0), pixels)
+    assert torch.equal(geometry(pixels, (slice(0, 4), slice(0, 4)), Local()), pixels)
+    assert torch.equal(intensity(pixels, Local()), pixels)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -68,13 +76,15 @@ def test_a_share_of_a_batch_is_changed_as_it_is_within_the_batch():
     pixels, core = torch.rand(7, 2, 12, 11), (slice(2, 10), slice(2, 9))
     config = Local(shift=1, flip=True, rotate=8, intensity=0.3)
 
-    def changed(pixels, part=None):
-        torch.manual_seed(0)
-        return augment_intensity(augment_geometry(pixels, core, config, part), config.intensity, part)
+    changes = draw_changes(config, 7, 2)
+    assert len(torch.unique(changes, dim=0)) == 7
 
-    whole = changed(pixels)
+    def changed(rows):
+        return augment_intensity(augment_geometry(pixels[rows], core, config, changes[rows]), config, changes[rows])
+
+    whole = changed(slice(None))
     for rows in (slice(0, 3), slice(3, 7)):
-        assert torch.equal(changed(pixels[rows], (7, rows)), whole[rows])
+        assert torch.equal(changed(rows), whole[rows])
 
 
 def smooth(shape, seed=0):
@@ -115,7 +125,7 @@ def test_a_rotated_and_shifted_window_shows_what_the_image_has_beyond_it(shape, 
         margins = [2 + margin for margin in rotation_margins(extent(window), 15)]
         padded, core = grow(window, margins, shape)
         torch.manual_seed(5)
-        found = augment_geometry(torch.tensor(image[(slice(None), slice(None), *padded)]), core, config).numpy()
+        found = geometry(torch.tensor(image[(slice(None), slice(None), *padded)]), core, config).numpy()
         torch.manual_seed(5)
         offsets = torch.randint(-2, 3, (len(shape), 2, 1)).numpy()[..., 0]
         torch.rand(2, 1)
@@ -138,7 +148,7 @@ def test_angles_fill_the_whole_range():
     window = (slice(30, 31), slice(10, 51))
     pixels = torch.zeros(500, 1, 61, 61)
     pixels[:] = torch.arange(61.0)[:, None]
-    out = augment_geometry(pixels, window, Local(rotate=20))[:, 0, 0].numpy()
+    out = geometry(pixels, window, Local(rotate=20))[:, 0, 0].numpy()
     angles = np.degrees(np.arcsin((out[:, -1] - out[:, 0]) / 40))
     assert -20 <= angles.min() < -19
     assert 19 < angles.max() <= 20
@@ -149,16 +159,16 @@ def test_rotation_leaves_shifts_and_flips_as_they_are_drawn():
     pixels = torch.rand(8, 1, 12, 12)
     core = (slice(2, 10), slice(2, 10))
     torch.manual_seed(3)
-    plain = augment_geometry(pixels, core, Local(shift=2, flip=True))
+    plain = geometry(pixels, core, Local(shift=2, flip=True))
     torch.manual_seed(3)
-    assert torch.allclose(augment_geometry(pixels, core, Local(shift=2, flip=True, rotate=1e-4)), plain, atol=1e-4)
+    assert torch.allclose(geometry(pixels, core, Local(shift=2, flip=True, rotate=1e-4)), plain, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(200, 2, 5, 4), (200, 1, 5, 4, 3)])
 def test_contrast_and_brightness_change_within_their_limits(shape):
     torch.manual_seed(0)
     pixels = torch.randn(shape)
-    changed = augment_intensity(pixels, 0.2)
+    changed = intensity(pixels, Local(intensity=0.2))
     before, after = pixels.flatten(1), changed.flatten(1)
     factor = after.std(1) / before.std(1)
     offset = after.mean(1) - factor * before.mean(1)

@@ -1,5 +1,6 @@
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from ddhpc.config import Local
 from ddhpc.errors import InputError
 from ddhpc.method.local import LocalProblem, LocalTraining, Validation, local_outputs, train_local
 from ddhpc.method.metrics import accuracy
-from ddhpc.method.training import new_optimizer, schedule
+from ddhpc.method.training import learning_rate, new_optimizer
 from ddhpc.method.windows import Images, hold
 from ddhpc.results import checkpoint
 
@@ -121,16 +122,38 @@ def test_steps_of_adamw_with_warm_up_and_clipped_gradients_are_those_of_a_plain_
 
 
 def test_one_cycle_rises_for_the_share_that_is_asked_for():
-    config = Local(warmup=0.5, learning_rate=1.0)
-    rate = schedule(new_optimizer(small_cnn(), config), config, 20)
-    rates = [rate.get_last_lr()[0]]
-    for _ in range(19):
-        rate.optimizer.step()
-        rate.step()
-        rates.append(rate.get_last_lr()[0])
+    rates = [learning_rate(Local(warmup=0.5, learning_rate=1.0), step, 20) for step in range(20)]
     assert rates[0] == pytest.approx(1 / 25)
     assert np.argmax(rates) == 9
     assert rates[-1] < 1e-4
+
+
+@pytest.mark.parametrize("steps", [5, 20, 101])
+@pytest.mark.parametrize("warmup", ["auto", 0.0, 0.3])
+@pytest.mark.parametrize("name", ["onecycle", "cosine"])
+def test_rates_are_those_of_torch(name, warmup, steps):
+    """Its one-cycle to the bit; its cosine, which it makes of the rate before, but for rounding."""
+    config = Local(schedule=name, warmup=warmup, learning_rate=0.3)
+    optimizer = new_optimizer(small_cnn(), config)
+    share = {"onecycle": 0.25, "cosine": 0.0}[name] if warmup == "auto" else warmup
+    rising = int(share * steps)
+    cosine = partial(torch.optim.lr_scheduler.CosineAnnealingLR, optimizer)
+    if share * steps <= 1:
+        theirs = cosine(steps)
+    elif name == "onecycle":
+        theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.3, total_steps=steps, pct_start=share)
+    else:
+        first = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / (rising + 1), 1.0, rising)
+        theirs = torch.optim.lr_scheduler.SequentialLR(optimizer, [first, cosine(steps - rising)], [rising])
+    expected = []
+    for _ in range(steps):
+        expected.append(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
+    found = [learning_rate(config, step, steps) for step in range(steps)]
+    if name == "onecycle" and share * steps > 1:
+        assert found == expected
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def test_a_decision_does_not_depend_on_the_other_images():
@@ -314,13 +337,8 @@ def test_bfloat16_is_close_to_float32():
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 8, 100])
 @pytest.mark.parametrize("name", ["onecycle", "cosine"])
 def test_few_steps_have_rates_to_learn_with(steps, name):
-    cnn, config = small_cnn(), Local(schedule=name)
-    optimizer = new_optimizer(cnn, config)
-    rate, rates = schedule(optimizer, config, steps), []
-    for _ in range(steps):
-        rates.append(rate.get_last_lr()[0])
-        optimizer.step()
-        rate.step()
+    config = Local(schedule=name)
+    rates = [learning_rate(config, step, steps) for step in range(steps)]
     assert min(rates) >= 0
     assert 0.9 * config.rate <= max(rates) <= config.rate
 
