@@ -68,13 +68,13 @@ def test_a_captured_training_is_that_of_one_step_after_the_other(options, monkey
     found, cnn = train(**options)
     assert len(captured) == 1
     monkeypatch.setattr(cuda_graph, "WARM_UP", 10**9)
-    expected, other = train(**options)
+    expected, _ = train(**options)
     assert len(captured) == 1
     assert found.accuracy[-1] > 0.8
     assert found.loss == pytest.approx(expected.loss, rel=0.02, abs=0.002)
     assert found.learning_rate == expected.learning_rate
-    for ours, theirs in zip(cnn.buffers(), other.buffers(), strict=True):
-        assert torch.allclose(ours, theirs, rtol=0.1, atol=0.05), "statistics and counts of batch normalisations"
+    steps = {name: values.item() for name, values in cnn.named_buffers() if name.endswith("num_batches_tracked")}
+    assert set(steps.values()) == {3 * 512 // 32}, "each step once, those of the warm-up and the first replay as well"
 
 
 def test_a_network_that_waits_for_the_gpu_is_not_captured(monkeypatch):
