@@ -56,7 +56,7 @@ Runs = Mapping[int, Run]
 
 def read(directory: Path) -> Run:
     """The run in a directory."""
-    from ddhpc.method.coarse import mean, vote
+    from ddhpc.method.fusions import mean, vote
 
     with open_results(directory) as file:
         config, labels = Config.from_yaml(file.attrs["config"]), file["samples/test/label"][...]

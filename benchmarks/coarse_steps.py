@@ -19,6 +19,7 @@ import torch
 
 from ddhpc.config import Coarse
 from ddhpc.method import coarse
+from ddhpc.method.fusions import mean
 from ddhpc.method.metrics import margin
 from ddhpc.results import SCORED, open_results
 from ddhpc.results.provenance import processor
@@ -43,12 +44,9 @@ def solved(run: Path, steps: int) -> list[float]:
     above = []
     for seed in range(REPEATS):
         torch.manual_seed(seed)
-        network, _ = coarse.train_dnn(local["train"], labels["train"], local["train"].shape[2], config, "cpu", learned)
+        network, _ = coarse.train_dnn(local, labels, local["train"].shape[2], config, "cpu", learned)
         above.append(
-            [
-                margin(coarse.decide(network, local[split]), coarse.mean(local[split]), labels[split])[0]
-                for split in SCORED
-            ]
+            [margin(coarse.decide(network, local[split]), mean(local[split]), labels[split])[0] for split in SCORED]
         )
     return [float(each) for each in np.mean(above, axis=0)]
 

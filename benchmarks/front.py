@@ -28,6 +28,7 @@ from matplotlib.figure import Figure
 from ddhpc import results
 from ddhpc.config import Config
 from ddhpc.method import coarse
+from ddhpc.method.fusions import by_blocks
 from ddhpc.method.metrics import accuracy
 from ddhpc.method.problem import seed_process
 from ddhpc.results.cost import critical_path, machine, path_seconds
@@ -100,11 +101,9 @@ def solved(directory: Path) -> Iterator[tuple[int, Settings, Outcome]]:
             taken = {split: np.ascontiguousarray(each) for split, each in taken.items()}
             seed_process(config.run.seed, subdomains)
             started = time.process_time()
-            network, _ = coarse.train_dnn(taken["train"], labels["train"], classes, config.coarse, "cpu", learned)
+            network, _ = coarse.train_dnn(taken, labels, classes, config.coarse, "cpu", learned)
             fusion = partial(coarse.decide, network)
-            final = {
-                split: accuracy(coarse.by_blocks(fusion, taken[split]), labels[split]) for split in ("val", "test")
-            }
+            final = {split: accuracy(by_blocks(fusion, taken[split]), labels[split]) for split in ("val", "test")}
             path = float(np.max(seconds[:subdomains])) + time.process_time() - started
             settings = Settings(
                 grid=config.decomposition.grid,

@@ -29,6 +29,7 @@ from ddhpc.data.hdf5 import text
 from ddhpc.data.packed import SPLITS
 from ddhpc.method import coarse
 from ddhpc.method.decomposition import owned, windows
+from ddhpc.method.fusions import present
 from ddhpc.method.metrics import accuracy
 from ddhpc.parallel.communicator import world
 from ddhpc.parallel.stopwatch import Stopwatch
@@ -125,7 +126,7 @@ def measure(comm, subdomains: int, given: argparse.Namespace, directory: Path) -
                 job="",
                 model_sha256=None,
                 labels=labels,
-                present=coarse.present(gathered["val"]),
+                present=present(gathered["val"]),
                 coarse=solution,
                 coherent=None,
                 timing=results.Timing(

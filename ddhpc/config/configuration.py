@@ -29,7 +29,7 @@ BEFORE: dict[str, dict[str, Any]] = {
         **{"validate_every": None, "keep": "last", "patience": None},
         **{"optimizer": "sgd", "warmup": "auto", "clip": None},
     },
-    "coarse": NATURAL,
+    "coarse": {**NATURAL, "keep": "last", "patience": None},
 }
 """Options that runs of older versions lack, and the values that say what those did."""
 

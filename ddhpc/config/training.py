@@ -168,6 +168,13 @@ class Coarse:
     sampling: Literal["natural", "balanced"] = "natural"
     """Training images of an epoch of the coarse DNN; see local.sampling."""
 
+    keep: Literal["last", "best"] = "last"
+    """Weights that are kept of the coarse DNN: those after its last epoch, or after the one with the lowest loss on
+    val, which is looked at after each. What is said of val is then slightly optimistic."""
+
+    patience: int | None = None
+    """Epochs without a lower loss on val after which the training of the coarse DNN stops. null: never stops early."""
+
     def __post_init__(self) -> None:
         check_balance("coarse", self.class_weight, self.sampling)
         shown = " ".join(map(str, self.hidden))
@@ -179,6 +186,8 @@ class Coarse:
         require(self.allow_missing >= 0, "coarse.allow_missing", self.allow_missing, "0 or more subdomains")
         limit = self.memory_limit
         require(limit is None or limit >= 0, "coarse.memory_limit", limit, "0 or more GiB, or null")
+        patience = self.patience
+        require(patience is None or patience >= 1, "coarse.patience", patience, "at least 1 epoch, or null")
         given, share = self.dropout, 0.0 if self.dropout == "auto" else self.dropout
         require(0 <= share < 1, "coarse.dropout", given, "auto or a share from 0 to below 1")
 

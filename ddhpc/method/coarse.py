@@ -1,9 +1,10 @@
-"""The coarse problem: from the N local decisions of an image to its final decision, by three fusions. No MPI."""
+"""The coarse problem: the coarse DNN, from the N local outputs of an image to its final decision. No MPI."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from copy import deepcopy
 from functools import partial
 from math import ceil
 
@@ -13,22 +14,17 @@ from torch import Tensor, nn
 
 from ddhpc.config import Coarse
 from ddhpc.method.class_balance import drawn, weighted_loss
+from ddhpc.method.fusions import BLOCK, Fusion, accuracy_without, by_blocks, mean, vote
 from ddhpc.method.metrics import accuracy
 from ddhpc.method.optimizers import AdamW
 from ddhpc.method.solutions import CoarseSolution
-from ddhpc.method.training import History
+from ddhpc.method.training import History, State
 from ddhpc.models.dnn import Dnn
 
 LEAST_EPOCHS, LEAST_STEPS = 30, 1000
 """Of the coarse DNN where its epochs are not given. Its steps must not fall with the images: 60 left it below mean."""
 DROPOUT, DROPOUT_WITH_FEATURES = 0.2, 0.5
 """Where it is not given. With less, features overfit; with more, little is learned from decisions alone."""
-ABSENT_DRAWS = 20
-BLOCK = 512
-"""Samples that are fused at once, so that N x K numbers of each fit into memory where not all samples' do."""
-
-Fusion = Callable[[np.ndarray], np.ndarray]
-"""From local outputs [N, S, K + F] to final decisions [S, K]."""
 
 
 def solve(
@@ -61,7 +57,7 @@ def solve(
             history=History(),
             absent=dict.fromkeys(("mean", "vote", "dnn"), absent),
         )
-    network, history = train_dnn(local["train"], labels["train"], classes, config, device, learned)
+    network, history = train_dnn(local, labels, classes, config, device, learned)
     fuse: dict[str, Fusion] = {
         "mean": lambda outputs: mean(outputs[:, :, :classes]),
         "vote": lambda outputs: vote(outputs[:, :, :classes]),
@@ -81,41 +77,6 @@ def solve(
     )
 
 
-def present(local: np.ndarray) -> np.ndarray:
-    """Which of the subdomains of local outputs [N, S, K + F] are there: [N] bool."""
-    return np.asarray(local.any(axis=(1, 2)))
-
-
-def by_blocks(fusion: Fusion, local: np.ndarray) -> np.ndarray:
-    """The final decisions [S, K] of a fusion for local outputs [N, S, K + F] that may be mapped from a file."""
-    starts = range(0, local.shape[1], BLOCK)
-    return np.concatenate([fusion(np.ascontiguousarray(local[:, start : start + BLOCK])) for start in starts])
-
-
-def mean(local: np.ndarray) -> np.ndarray:
-    """Average probability of the local decisions [N, S, K]: final decisions [S, K].
-
-    Example:
-        >>> mean(np.array([[[0.5, 0.5]], [[0.75, 0.25]]])).tolist()
-        [[0.625, 0.375]]
-    """
-    return np.asarray(local[present(local)].mean(axis=0, dtype=np.float64), np.float32)
-
-
-def vote(local: np.ndarray) -> np.ndarray:
-    """Majority vote of the local decisions [N, S, K]: final decisions [S, K], the share of the votes.
-
-    A tie is decided by the average probability, which weighs less than one vote.
-
-    Example:
-        >>> vote(np.array([[[0.6, 0.4]], [[0.4, 0.6]], [[0.1, 0.9]]])).argmax(axis=1).tolist()
-        [1]
-    """
-    voters = local[present(local)]
-    votes = np.eye(local.shape[2], dtype=np.float32)[voters.argmax(axis=2)].sum(axis=0)
-    return np.asarray((votes + mean(local) / 2) / (len(voters) + 0.5))
-
-
 def decide(network: nn.Module, local: np.ndarray) -> np.ndarray:
     """The coarse DNN's final decisions [S, K] float32 for local outputs [N, S, K + F].
 
@@ -131,26 +92,6 @@ def decide(network: nn.Module, local: np.ndarray) -> np.ndarray:
             block[: len(rows)] = rows
             made.append(network(block).softmax(1)[: len(rows)])
         return np.asarray(torch.cat(made).cpu().numpy())
-
-
-def accuracy_without(fusion: Fusion, local: np.ndarray, labels: np.ndarray, allow_missing: int) -> np.ndarray:
-    """Accuracy of a fusion without 0 to `allow_missing` subdomains: [allow_missing + 1], see `CoarseSolution`."""
-    draw = np.random.default_rng(0)
-    there = np.flatnonzero(present(local))
-    found = np.full(allow_missing + 1, np.nan)
-    for count in range(min(allow_missing + 1, len(there))):
-        tried = []
-        for _ in range(ABSENT_DRAWS if count else 1):
-            left = np.ones((len(local), 1, 1), local.dtype)
-            left[draw.choice(there, count, replace=False)] = 0
-            tried.append(accuracy(by_blocks(partial(_without, fusion, left), local), labels))
-        found[count] = np.mean(tried)
-    return found
-
-
-def _without(fusion: Fusion, left: np.ndarray, local: np.ndarray) -> np.ndarray:
-    """A fusion of the local outputs [N, S, K + F] of the subdomains that are left, [N, 1, 1] ones and zeros."""
-    return fusion(local * left)
 
 
 def subdomain_dropout(inputs: Tensor, subdomains: int, allow_missing: int) -> Tensor:
@@ -179,8 +120,8 @@ def class_weight(config: Coarse) -> str:
 
 
 def train_dnn(
-    local: np.ndarray,
-    labels: np.ndarray,
+    local: Mapping[str, np.ndarray],
+    labels: Mapping[str, np.ndarray],
     classes: int,
     config: Coarse,
     device: str,
@@ -188,9 +129,11 @@ def train_dnn(
 ) -> tuple[Dnn, History]:
     """Train the coarse DNN on the local outputs for the training split, which stay where they are.
 
+    After each epoch it is looked at on val, which draws no random numbers.
+
     Args:
-        local: [N, S, K + F] float32.
-        labels: [S] int64.
+        local: see `solve`; train and val are used.
+        labels: see `solve`.
         classes: K.
         config: section `coarse`.
         device: torch device.
@@ -199,23 +142,24 @@ def train_dnn(
     Returns:
         The network from [B, N * (K + F)] to [B, K] logits, and what the training did.
     """
-    rows, target = inputs(local), torch.from_numpy(labels)
+    rows, target = inputs(local["train"]), torch.from_numpy(labels["train"])
     images = torch.arange(len(target)) if learned is None else torch.from_numpy(learned)
-    subdomains, _, width = local.shape
+    subdomains, _, width = local["train"].shape
     network = coarse_dnn(subdomains, classes, width - classes, config)
-    network.standardise(*moments(local[:, :, classes:], images.numpy()))
+    network.standardise(*moments(local["train"][:, :, classes:], images.numpy()))
     network = network.to(device)
     optimizer = AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     batches = ceil(len(images) / config.batch_size)
     passes = epochs(config, len(images))
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, passes * batches)
-    history = History()
-    seen_labels, seed = labels[images.numpy()], torch.initial_seed()
+    history, best = History(), State()
+    seen_labels, seed = labels["train"][images.numpy()], torch.initial_seed()
     criterion = weighted_loss(seen_labels, class_weight(config), classes, device)
     for epoch in range(passes):
         started = time.perf_counter()
         total_loss, right = torch.zeros((), device=device), torch.zeros((), device=device)
         chosen = images[torch.from_numpy(drawn(seen_labels, config.sampling, seed, epoch))]
+        network.train()
         for batch in chosen[torch.randperm(len(chosen))].split(config.batch_size):
             seen, wanted = rows[batch].to(device), target[batch].to(device)
             if config.allow_missing:
@@ -235,6 +179,13 @@ def train_dnn(
             learning_rate=used,
             seconds=time.perf_counter() - started,
         )
+        history.validate(decide(network, local["val"]), labels["val"], criterion.weights)
+        if config.keep == "best" and history.best == len(history):
+            best = deepcopy(network.state_dict())
+        if history.without_gain(config.patience):
+            break
+    if best:
+        network.load_state_dict(best)
     return network, history
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ddhpc.method.coarse import BLOCK
 from ddhpc.method.decomposition import windows
+from ddhpc.method.fusions import BLOCK
 
 
 def drops(decide: Callable[[np.ndarray], np.ndarray], local: np.ndarray, usual: np.ndarray) -> np.ndarray:

@@ -17,7 +17,6 @@ from ddhpc.method.augmentation import augment_geometry, augment_intensity, draw_
 from ddhpc.method.class_balance import drawn, weighted_loss
 from ddhpc.method.cuda_graph import CudaGraph
 from ddhpc.method.decomposition import extent
-from ddhpc.method.metrics import accuracy, cross_entropy
 from ddhpc.method.team import ALONE, Team
 from ddhpc.method.training import (
     History,
@@ -217,15 +216,10 @@ class LocalTraining:
             return False
         decisions = local_outputs(self.cnn, validation.images, problem.config.precision, team=problem.team)
         self.cnn.train()
-        weights = self.criterion.weights
-        history.val_loss[-1] = cross_entropy(
-            decisions, validation.labels, None if weights is None else weights.cpu().numpy()
-        )
-        history.val_accuracy[-1] = float(accuracy(decisions, validation.labels))
+        history.validate(decisions, validation.labels, self.criterion.weights)
         if problem.config.keep == "best" and history.best == len(history):
             self.best = {name: values.cpu().clone() for name, values in self.cnn.state_dict().items()}
-        patience = problem.config.patience
-        return patience is not None and len(history) - history.best >= patience
+        return history.without_gain(problem.config.patience)
 
 
 def train_local(cnn: nn.Module, problem: LocalProblem, on_step: Step, saved: State | None = None) -> History:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ddhpc.config import Local
 from ddhpc.errors import InputError
+from ddhpc.method.metrics import accuracy, cross_entropy
 from ddhpc.method.optimizers import SGD, AdamW
 
 WARM_UP = {"onecycle": 0.25, "cosine": 0.0}
@@ -57,6 +58,22 @@ class History:
         self.seconds.append(seconds)
         self.val_loss.append(float("nan"))
         self.val_accuracy.append(float("nan"))
+
+    def validate(self, decisions: np.ndarray, labels: np.ndarray, weights: Tensor | None) -> None:
+        """Note loss and accuracy on val after the last epoch.
+
+        Args:
+            decisions: [S, K] float32.
+            labels: [S] int64.
+            weights: of the classes in the loss, [K]; all 1 without them.
+        """
+        of_classes = None if weights is None else weights.cpu().numpy()
+        self.val_loss[-1] = cross_entropy(decisions, labels, of_classes)
+        self.val_accuracy[-1] = float(accuracy(decisions, labels))
+
+    def without_gain(self, patience: int | None) -> bool:
+        """Whether the loss on val has not fallen for so many epochs; never without patience."""
+        return patience is not None and len(self) - self.best >= patience
 
     @property
     def best(self) -> int:

@@ -11,6 +11,7 @@ from ddhpc.config import Config
 from ddhpc.errors import InputError
 from ddhpc.method import coarse
 from ddhpc.method.dependence import drops
+from ddhpc.method.fusions import BLOCK, vote
 from ddhpc.report.figures import domain
 from ddhpc.report.picture import Pictures
 from ddhpc.report.section import OLD, Section
@@ -65,11 +66,11 @@ def dependence(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Sect
     if {name: values.shape for name, values in weights.items()} != expected:
         raise InputError(f"{file.filename}: its coarse DNN is not that of its configuration; expected the same widths")
     network = coarse.restored(weights, config)
-    blocks = (local[:, start : start + coarse.BLOCK] for start in range(0, local.shape[1], coarse.BLOCK))
+    blocks = (local[:, start : start + BLOCK] for start in range(0, local.shape[1], BLOCK))
     shares = np.concatenate([drops(partial(coarse.decide, network), block, usual) for block in blocks])
     if not np.isfinite(shares).all():
         raise InputError(f"{file.filename}: its coarse DNN decides nothing; expected finite weights")
-    chosen = examples(labels, final, coarse.vote(local[:, :, : len(classes)]), shares, EXAMPLES)
+    chosen = examples(labels, final, vote(local[:, :, : len(classes)]), shares, EXAMPLES)
     found = 100 * shares
     ids = names(file["samples/test/id"])
     named = [shortened(name) for name in classes]

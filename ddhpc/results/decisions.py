@@ -1,9 +1,8 @@
-"""The decisions that a results file holds, checked as they are read; torch is imported where mean and vote are."""
+"""The decisions that a results file holds, checked as they are read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -11,11 +10,9 @@ import numpy as np
 from ddhpc.data.hdf5 import decoded, reason
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
+from ddhpc.method.fusions import by_blocks, mean, vote
 from ddhpc.results.format import COHERENT, FINAL, FUSIONS
 from ddhpc.results.reader import digest
-
-if TYPE_CHECKING:
-    from ddhpc.method.coarse import Fusion
 
 
 def fusions(file: h5py.File) -> tuple[str, ...]:
@@ -52,10 +49,7 @@ def final_decisions(file: h5py.File, split: str, fusion: str) -> np.ndarray:
     alone = len(file["subdomain"]) == 1 and fusion in FUSIONS
     group = next((group for group, name in FINAL.items() if name == ("dnn" if alone else fusion)), None)
     if group is None:
-        from ddhpc.method import coarse
-
-        fuse: Fusion = coarse.mean if fusion == "mean" else coarse.vote
-        return coarse.by_blocks(fuse, local_decisions(file, split))
+        return by_blocks(mean if fusion == "mean" else vote, local_decisions(file, split))
     name = f"{group}/{_split(split)}/decision"
     found = np.asarray(_read(file, name))
     _check(file, name, found, file[name].attrs.get("sha256"))

@@ -7,6 +7,7 @@ import numpy as np
 
 from ddhpc.errors import InputError
 from ddhpc.method.evaluation import SPLITS, Decided, Evaluation, evaluate
+from ddhpc.method.fusions import by_blocks, mean, vote
 from ddhpc.results.format import FINAL
 from ddhpc.results.reader import names, patients
 
@@ -20,9 +21,7 @@ def final_decisions(file: h5py.File, fusion: str, split: str) -> np.ndarray:
     if fusion in ("mean", "vote") and len(file["local/val/decision"]) == 1:
         fusion = "dnn"
     if fusion in ("mean", "vote"):
-        from ddhpc.method import coarse  # loads torch, which other metrics do without
-
-        return coarse.by_blocks({"mean": coarse.mean, "vote": coarse.vote}[fusion], file[f"local/{split}/decision"])
+        return by_blocks({"mean": mean, "vote": vote}[fusion], file[f"local/{split}/decision"])
     group = next(group for group, name in FINAL.items() if name == fusion)
     if group not in file:
         raise InputError(f"--fusion {fusion}: {file.filename} has none; expected a run with --coherent.start")

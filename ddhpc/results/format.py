@@ -61,7 +61,7 @@ LOCAL_UNITS = {
 }
 HISTORY = ("loss", "accuracy", "learning_rate", "seconds", "val_loss", "val_accuracy")
 """What is known of each epoch of a local CNN."""
-HISTORIES = {"local": HISTORY, "coarse": ("loss", "accuracy"), COHERENT: HISTORY[:4]}
+HISTORIES = {"local": HISTORY, "coarse": ("loss", "accuracy", "val_loss", "val_accuracy"), COHERENT: HISTORY[:4]}
 """By group; other networks than local CNNs are not validated."""
 
 
@@ -236,11 +236,13 @@ def _create_histories(file: h5py.File, layout: Layout) -> None:
             _dataset(history, name, shape, np.float64, LOCAL_UNITS[f"history/{name}"], [*scales, epoch])
         history["accuracy"].attrs["description"] = "on the training images, in the steps as they were made"
         _plot(history, "loss", ["../../subdomain", "epoch"] if scales else ["epoch"])
-    file["local/history"].attrs["description"] = "NaN from where a training stopped early, see local.patience"
-    for name in ("val_loss", "val_accuracy"):
-        validated = file[f"local/history/{name}"]
-        validated[...] = np.nan
-        validated.attrs["description"] = "after the epoch, see local.validate_every; NaN where there was no validation"
+    for level in ("local", "coarse"):
+        history = file[f"{level}/history"]
+        history.attrs["description"] = f"NaN from where a training stopped early, see {level}.patience"
+        for name in HISTORIES[level]:
+            history[name][...] = np.nan
+        for name in ("val_loss", "val_accuracy"):
+            history[name].attrs["description"] = "after the epoch; NaN where there was no validation"
 
 
 def _create_fusions(file: h5py.File, layout: Layout) -> None:

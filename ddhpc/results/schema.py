@@ -31,15 +31,19 @@ DATASETS: dict[str, tuple[str, str]] = {
     "local/device": (TEXT, "N"),
     **{f"local/history/{name}": (FLOAT, "N E") for name in ("loss", "accuracy", "learning_rate", "seconds")},
     **{f"coarse/{split}/decision": (FLOAT, f"{split} K") for split in SPLITS},
+    **{f"coarse/history/{name}": (FLOAT, "C") for name in ("loss", "accuracy")},
 }
-"""Kinds of the elements, and extents: N subdomains, K classes, E epochs, d dimensions, samples by their split."""
+"""Kinds of the elements, and extents: N subdomains, K classes, E epochs, C of the coarse DNN, d dimensions, samples by
+their split."""
 
 _VALIDATED = ("local/history/val_loss", "local/history/val_accuracy")
+_COARSE_VALIDATED = ("coarse/history/val_loss", "coarse/history/val_accuracy")
 NOT_ALWAYS: dict[str, tuple[str, str]] = {
     "samples/train/fold": (WHOLE, "train"),
     **{f"samples/{split}/patient": (TEXT, split) for split in SPLITS},
     "local/path_seconds": (FLOAT, "N"),
     **dict.fromkeys(_VALIDATED, (FLOAT, "N E")),
+    **dict.fromkeys(_COARSE_VALIDATED, (FLOAT, "C")),
     **{f"local/{split}/feature": (FLOAT, f"N {split} F") for split in SPLITS},
     **{f"local/{split}/feature_sha256": (TEXT, "N") for split in SPLITS},
     **{f"{COHERENT}/{split}/decision": (FLOAT, f"{split} K") for split in SPLITS},
@@ -58,6 +62,7 @@ TOGETHER: dict[str, tuple[str, ...]] = {
     **{f"samples/{split}/patient": tuple(f"samples/{other}/patient" for other in SPLITS) for split in SPLITS},
     "timing/seconds": ("timing/phase",),
     **dict.fromkeys(_VALIDATED, _VALIDATED),
+    **dict.fromkeys(_COARSE_VALIDATED, _COARSE_VALIDATED),
     **{f"local/{split}/feature": _FEATURES for split in SPLITS},
     "fusion/absent": tuple(f"fusion/absent/{name}" for name in ("more", *FUSIONS)),
     "fusion/dnn/test": tuple(f"fusion/{fusion}/{split}/confusion" for fusion in FUSIONS for split in SCORED),

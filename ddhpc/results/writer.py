@@ -172,7 +172,7 @@ def finish(directory: Path, outcome: Outcome) -> None:
             for group, history in histories.items():
                 for name, dataset in file[f"{group}/history"].items():
                     if name != "epoch":
-                        dataset[...] = getattr(history, name)
+                        dataset[: len(history)] = getattr(history, name)
             if outcome.coarse.network:
                 for name, weights in outcome.coarse.network.state_dict().items():
                     file[f"coarse/weights/{name}"][...] = weights.cpu().numpy()

@@ -16,6 +16,7 @@ from ddhpc import results
 from ddhpc.config import Config
 from ddhpc.errors import InputError
 from ddhpc.method import coarse
+from ddhpc.method.fusions import by_blocks
 from ddhpc.method.metrics import Compared, compare
 from ddhpc.method.problem import seed_process
 
@@ -115,11 +116,11 @@ def decisions_with(file: h5py.File, inputs: Inputs, device: str) -> dict[str, np
         features = min(features, _filled(file, subdomains)) if inputs.features else 0
     limit = config.coarse.memory_limit
     local = results.stored_outputs(file, subdomains=subdomains, features=features, memory_limit=limit)
-    labels = file["samples/train/label"][...].astype(np.int64)
+    labels = {split: file[f"samples/{split}/label"][...].astype(np.int64) for split in ("train", "val")}
     learned = np.flatnonzero(file["samples/train/fold"][...] >= 0)
     seed_process(config.run.seed, subdomains)
-    network, _ = coarse.train_dnn(local["train"], labels, len(file["classes"]), config.coarse, device, learned)
-    return {split: coarse.by_blocks(partial(coarse.decide, network), local[split]) for split in results.SCORED}
+    network, _ = coarse.train_dnn(local, labels, len(file["classes"]), config.coarse, device, learned)
+    return {split: by_blocks(partial(coarse.decide, network), local[split]) for split in results.SCORED}
 
 
 def _filled(file: h5py.File, subdomains: int) -> int:

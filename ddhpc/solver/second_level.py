@@ -19,6 +19,7 @@ from ddhpc.data.hdf5 import decoded
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
 from ddhpc.method import coarse
+from ddhpc.method.fusions import present
 from ddhpc.method.problem import seed_process
 from ddhpc.parallel.placement import Place
 from ddhpc.results.format import HISTORY
@@ -68,7 +69,7 @@ def solve_again(run: Path, config: Coarse, directory: Path, place: Place) -> Non
         outcome = results.Outcome(
             job=layout.attributes["job"],
             labels=labels,
-            present=coarse.present(local["val"]),
+            present=present(local["val"]),
             coarse=solution,
             coherent=None,
             timing=_timing(file["timing"].attrs, seconds),

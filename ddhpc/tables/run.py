@@ -185,7 +185,21 @@ def stopping(file: h5py.File) -> list[str]:
             f"{len(earlier)} of {len(found.kept)} local CNNs have the weights of epoch {_range(earlier)}, after which "
             "their loss on val was lowest: what is said of val is slightly optimistic"
         )
-    return told
+    return told + _coarse_stopping(file)
+
+
+def _coarse_stopping(file: h5py.File) -> list[str]:
+    """`stopping` of the coarse DNN."""
+    found = epochs(file, "coarse")
+    told = [
+        f"the coarse DNN stopped after {trained} of {found.planned} epochs, since its loss on val fell no more"
+        for trained in found.trained[found.trained < found.planned]
+    ]
+    return told + [
+        f"the coarse DNN has the weights of epoch {kept}, after which its loss on val was lowest: what is said of val "
+        "is slightly optimistic"
+        for kept in found.kept[found.kept < found.trained]
+    ]
 
 
 def _range(values: np.ndarray) -> str:

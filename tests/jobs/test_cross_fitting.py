@@ -75,7 +75,8 @@ def test_the_coarse_dnn_is_trained_on_the_decisions_with_a_fold_alone(kind, runs
         learned = file["samples/train/fold"][...] >= 0
         final = file["coarse/test/decision"][...]
     open_problem(config).seed(4)
-    network, _ = train_dnn(local["train"][:, learned], labels["train"][learned], 3, config.coarse, "cpu")
+    seen = {"train": local["train"][:, learned], "val": local["val"]}
+    network, _ = train_dnn(seen, {**labels, "train": labels["train"][learned]}, 3, config.coarse, "cpu")
     assert np.allclose(decide(network, local["test"]), final, atol=1e-6)
     assert learned.mean() == (1 if kind == "cross_fitted" else pytest.approx(0.2, abs=0.02))
 

@@ -4,7 +4,8 @@ import torch
 
 from ddhpc.config import Coarse
 from ddhpc.method import coarse
-from ddhpc.method.coarse import accuracy_without, by_blocks, epochs, mean, solve, subdomain_dropout, vote
+from ddhpc.method.coarse import epochs, solve, subdomain_dropout
+from ddhpc.method.fusions import accuracy_without, by_blocks, mean, vote
 from ddhpc.method.metrics import accuracy, margin
 from ddhpc.models.dnn import Dnn
 
@@ -269,13 +270,20 @@ def test_the_dnn_finds_a_rare_class(way):
     assert found[1] > found[0] + 0.3
 
 
+def trained(local, labels, **options):
+    """The coarse DNN that is trained, and looked at, on local outputs of two classes, and its history."""
+    torch.manual_seed(0)
+    both = {"train": local, "val": local}, {"train": labels, "val": labels}
+    return coarse.train_dnn(*both, 2, Coarse(**options), "cpu")
+
+
 @pytest.mark.parametrize("way", [{"class_weight": "sqrt"}, {"class_weight": "balanced"}, {"sampling": "balanced"}])
 def test_on_classes_of_equal_size_all_ways_have_the_same_bits(way):
     local, _ = unsure(90, 0, 0)
     labels, weights = np.resize([0, 1], 90), []
     for options in ({"class_weight": "none"}, way):
         torch.manual_seed(0)
-        weights.append(coarse.train_dnn(local, labels, 2, Coarse(epochs=2, **options), "cpu")[0].state_dict())
+        weights.append(trained(local, labels, epochs=2, **options)[0].state_dict())
     assert all(torch.equal(values, weights[1][name]) for name, values in weights[0].items())
 
 
@@ -287,7 +295,48 @@ def test_by_default_the_dnn_weighs_by_the_square_root_unless_draws_are_balanced(
     weights = {}
     for kind in ("auto", "none", "sqrt"):
         torch.manual_seed(0)
-        network, _ = coarse.train_dnn(local, labels, 2, Coarse(epochs=2, class_weight=kind), "cpu")
+        network, _ = trained(local, labels, epochs=2, class_weight=kind)
         weights[kind] = network.layers[-1].bias
     assert torch.equal(weights["auto"], weights["sqrt"])
     assert not torch.equal(weights["auto"], weights["none"])
+
+
+def overfitting():
+    """Few noisy decisions to learn from, whose labels say little, and as many others to be looked at with."""
+    rng = np.random.default_rng(3)
+    labels = {split: rng.integers(0, 2, 80) for split in ("train", "val")}
+    right = {split: 0.2 * np.eye(2, dtype=np.float32)[each] for split, each in labels.items()}
+    local = {split: 0.8 * decisions(12, 80, 2, seed=seed) + right[split] for seed, split in enumerate(labels)}
+    return local, labels
+
+
+def fit(**options):
+    local, labels = overfitting()
+    torch.manual_seed(0)
+    return coarse.train_dnn(
+        local, labels, 2, Coarse(epochs=40, learning_rate=0.03, dropout=0.0, class_weight="none", **options), "cpu"
+    )
+
+
+def val_loss(network):
+    local, labels = overfitting()
+    final = coarse.decide(network, local["val"])
+    return float(-np.log(final[np.arange(80), labels["val"]]).mean())
+
+
+def test_the_best_epoch_is_kept_where_that_is_asked_for():
+    last, history = fit()
+    best, same = fit(keep="best")
+    assert same.val_loss == history.val_loss
+    assert history.loss[-1] < history.loss[0]
+    assert 1 <= history.best < 40, "it overfits"
+    assert val_loss(last) == pytest.approx(history.val_loss[-1], rel=1e-5)
+    assert val_loss(best) == pytest.approx(min(history.val_loss), rel=1e-5)
+
+
+def test_it_stops_when_its_patience_ends():
+    _, whole = fit()
+    stopped, history = fit(patience=3)
+    assert len(history) == history.best + 3 < 40
+    assert history.loss == whole.loss[: len(history)]
+    assert val_loss(stopped) == pytest.approx(history.val_loss[-1], rel=1e-5)

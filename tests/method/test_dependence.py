@@ -1,8 +1,8 @@
 import numpy as np
 
-from ddhpc.method import coarse
 from ddhpc.method.decomposition import windows
 from ddhpc.method.dependence import drops, spread
+from ddhpc.method.fusions import BLOCK, mean
 
 
 def only_subdomain_one(local):
@@ -30,21 +30,21 @@ def test_what_is_taken_apart_is_left_as_it_was():
 def test_a_subdomain_that_says_what_it_usually_does_drove_nothing():
     local = np.random.default_rng(0).dirichlet(np.ones(3), (4, 7)).astype(np.float32)
     local[2] = (0.2, 0.5, 0.3)
-    found = drops(coarse.mean, local, local.mean(axis=1))
+    found = drops(mean, local, local.mean(axis=1))
     assert np.allclose(found[:, 2], 0, atol=1e-6)
     assert np.abs(found[:, [0, 1, 3]]).max() > 0.01
 
 
 def test_many_samples_are_covered_one_subdomain_at_a_time():
     """More pairs of sample and subdomain than are decided at once."""
-    local = np.random.default_rng(1).dirichlet(np.ones(3), (7, 2 * coarse.BLOCK // 7 + 5)).astype(np.float32)
+    local = np.random.default_rng(1).dirichlet(np.ones(3), (7, 2 * BLOCK // 7 + 5)).astype(np.float32)
     usual = local.mean(axis=1)
-    found, final = drops(coarse.mean, local, usual), coarse.mean(local).astype(np.float64)
+    found, final = drops(mean, local, usual), mean(local).astype(np.float64)
     decided = final.argmax(axis=1)
     for n in range(7):
         covered = local.copy()
         covered[n] = usual[n]
-        lost = (final - coarse.mean(covered))[np.arange(len(decided)), decided]
+        lost = (final - mean(covered))[np.arange(len(decided)), decided]
         assert np.array_equal(found[:, n], lost)
 
 

@@ -13,8 +13,8 @@ from torch import nn
 from ddhpc import results
 from ddhpc.data.hdf5 import text
 from ddhpc.errors import InputError
-from ddhpc.method.coarse import mean, vote
 from ddhpc.method.decomposition import owned, windows
+from ddhpc.method.fusions import mean, vote
 from ddhpc.method.metrics import accuracy
 from ddhpc.method.solutions import CoarseSolution, CoherentSolution
 from ddhpc.method.training import History

@@ -11,9 +11,9 @@ from sklearn.metrics import precision_score, roc_auc_score
 from ddhpc.cli import main
 from ddhpc.config import Config
 from ddhpc.errors import InputError
-from ddhpc.method import coarse
 from ddhpc.method.calibration import temperature
 from ddhpc.method.evaluation import Decided, evaluate
+from ddhpc.method.fusions import vote
 from ddhpc.parallel.communicator import world
 from ddhpc.parallel.placement import place
 from ddhpc.results import evaluated, final_decisions, open_results, patients
@@ -61,7 +61,7 @@ def test_one_positive_class_of_another_fusion(run, capsys):
     assert "columns (positive)" not in said
     with open_results(run) as file:
         share = file["fusion/mean"].attrs["test"]
-        assert np.array_equal(final_decisions(file, "vote", "val"), coarse.vote(file["local/val/decision"][...]))
+        assert np.array_equal(final_decisions(file, "vote", "val"), vote(file["local/val/decision"][...]))
         assert evaluated(file, "vote").overall["accuracy"]["val"].value == file["fusion/vote"].attrs["val"]
     assert f"{share:.3f} (" in said
 
