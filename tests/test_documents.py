@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from ddhpc.cli import VERBS, main
@@ -129,6 +130,20 @@ def test_make_targets_exist():
         "check",
     }:
         subprocess.run(["grep", "-q", f"^{target}:", "Makefile"], cwd=ROOT, check=True)
+
+
+def test_the_form_for_bugs_asks_for_what_there_is():
+    """In the fields that forges know."""
+    form = yaml.safe_load((ROOT / ".github/ISSUE_TEMPLATE/bug.yml").read_text())
+    assert {*form} == {"name", "description", "labels", "body"}
+    fields = {field["id"]: field for field in form["body"]}
+    assert len(fields) == len(form["body"])
+    for field in fields.values():
+        assert {*field} <= {"type", "id", "attributes", "validations"}
+        assert field["type"] == "textarea"
+        assert {*field["attributes"]} <= {"label", "description", "render"}
+    assert "`ddhpc doctor --json`" in fields["doctor"]["attributes"]["label"]
+    assert fields["doctor"]["validations"]["required"]
 
 
 @pytest.mark.slow
