@@ -41,7 +41,8 @@ examples:
   python -m ddhpc predict runs/latest photo.jpg scans/ --csv out.csv
   python -m ddhpc report runs/latest
 
-`python -m ddhpc VERB --help` explains every option of a verb."""
+`python -m ddhpc VERB --help` explains every option of a verb; `ddhpc --completion bash` prints a script
+that lets the tabulator key complete them."""
 
 
 def main(argv: list[str], started: float) -> None:
@@ -61,6 +62,10 @@ def main(argv: list[str], started: float) -> None:
 
         commit = git_commit()
         say(f"ddhpc {__version__}{f' ({commit})' if commit else ''}")
+    elif argv[:1] == ["--completion"]:
+        from ddhpc.cli.completion import script
+
+        say(script(" ".join(argv[1:]), VERBS))
     elif not argv or argv[0].startswith("-"):
         verb("train")(argv, started)
     elif argv[0] in VERBS:

@@ -6,19 +6,26 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from jsonargparse import ArgumentParser
+
 from ddhpc.cli.options import add_configuration, configure, parser
 from ddhpc.cli.output import say
 from ddhpc.parallel import placement
 from ddhpc.parallel.communicator import world
 
 
-def run(argv: list[str], started: float) -> None:
-    """Check that this job is fit to run."""
+def arguments() -> ArgumentParser:
+    """What may be typed."""
     options = parser("doctor", "Check MPI, HDF5, GPUs, threads, disk and clocks of this job; exit code 1 if unfit.")
     options.add_argument("--output", metavar="DIR", default="runs", help="where results would be written")
     options.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
     add_configuration(options)
-    command = configure(argv, options)
+    return options
+
+
+def run(argv: list[str], started: float) -> None:
+    """Check that this job is fit to run."""
+    command = configure(argv, arguments())
     comm = world()
     from ddhpc.method.problem import open_problem
     from ddhpc.parallel.doctor import examine

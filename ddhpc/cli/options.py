@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
@@ -93,6 +94,19 @@ def add_section(parser: ArgumentParser, name: str, section: type) -> None:
             action.metavar = "N N ..."
         if f"--{name}" in action.option_strings:
             action.help = SUPPRESS  # a section from a file of its own, which --config does as well
+
+
+def words(action: Action) -> list[str]:
+    """What an option takes as it stands, perhaps beside numbers and names: choices, true and false, null."""
+    hint, found = getattr(action, "_typehint", None), [*map(str, action.choices or ())]
+    for kind in (hint,) if get_origin(hint) is Literal else get_args(hint) or (hint,):
+        if get_origin(kind) is Literal:
+            found += map(str, get_args(kind))
+        elif kind is bool:
+            found += ["true", "false"]
+        elif kind is NoneType:
+            found.append("null")
+    return found
 
 
 def train_parser() -> ArgumentParser:

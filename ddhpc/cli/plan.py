@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from jsonargparse import ArgumentParser
+
 from ddhpc.cli.options import add_configuration, configure, parser
 from ddhpc.cli.output import alone, say
 from ddhpc.errors import InputError
 from ddhpc.parallel import launcher
 
 
-def run(argv: list[str], started: float) -> None:
-    """Print geometry, ownership, networks and memory, without training."""
+def arguments() -> ArgumentParser:
+    """What may be typed."""
     options = parser("plan", "Print windows, ranks, networks and memory, without training.")
     options.add_argument("--ranks", type=int, help="ranks to plan for (default: those started, else one a subdomain)")
     add_configuration(options)
-    command = configure(argv, options)
+    return options
+
+
+def run(argv: list[str], started: float) -> None:
+    """Print geometry, ownership, networks and memory, without training."""
+    command = configure(argv, arguments())
     if command.options.print_config:
         say(command.config.to_yaml().rstrip())
         return

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from functools import partial
 
+from jsonargparse import ArgumentParser
+
 from ddhpc.cli.options import parse, parser
 from ddhpc.cli.output import alone
 
 MPIRUN = "mpirun -n {ranks}"
 
 
-def run(argv: list[str], started: float) -> None:
-    """Run a study: training after training, and their table."""
+def arguments() -> ArgumentParser:
+    """What may be typed."""
     options = parser("sweep", "Run every training of a study, those that are not finished yet, and print their table.")
     options.add_argument("study", metavar="STUDY.yaml", help="what to vary; see the README")
     options.add_argument("--output", metavar="DIR", help="where the runs go; runs/ and the study's name without it")
@@ -24,7 +26,12 @@ def run(argv: list[str], started: float) -> None:
     options.add_argument(
         "--list", dest="list_only", action="store_true", help="print the commands, in order, and run nothing"
     )
-    given = vars(parse(options, argv))
+    return options
+
+
+def run(argv: list[str], started: float) -> None:
+    """Run a study: training after training, and their table."""
+    given = vars(parse(arguments(), argv))
 
     from ddhpc.cli.study import run_study
 

@@ -11,10 +11,13 @@ from ddhpc.job import Asked, solve
 from ddhpc.parallel import launcher, signals
 from ddhpc.parallel.communicator import world
 
+arguments = train_parser
+"""What may be typed."""
+
 
 def run(argv: list[str], started: float) -> None:
     """Train: the method."""
-    command = configure(argv, train_parser())
+    command = configure(argv, arguments())
     if command.options.print_config:
         say(command.config.to_yaml().rstrip())
         return
