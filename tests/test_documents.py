@@ -11,7 +11,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from ddhpc.cli import VERBS, main
+from ddhpc.cli import OVERVIEW, VERBS, main
+from ddhpc.cli.completion import parsers
 from ddhpc.cli.study import read_study
 from tests.jobs.starting import mpirun
 
@@ -35,10 +36,13 @@ def blocks(kind):
 
 
 def commands():
-    """What the pages tell to type, continued lines joined: the words after `-m ddhpc`."""
-    found = set()
-    for page in blocks("").values():
-        for line in "".join(page).replace("\\\n", " ").splitlines():
+    """What the pages and --help tell to type, continued lines joined: the words after `-m ddhpc`."""
+    found, helps = (
+        set(),
+        [OVERVIEW.partition("examples:")[2].partition("\n\n")[0], *(parser.epilog for _, parser in parsers(VERBS))],
+    )
+    for page in [*map("".join, blocks("").values()), *helps]:
+        for line in page.replace("\\\n", " ").splitlines():
             if match := re.match(r"(?:mpirun|srun)?[^#]*python -m ddhpc\b([^#>]*)", line):
                 found.add(match[1].split(";")[0].replace("OPTIONS", "").strip())
     return sorted(found - {"VERB --help"})
@@ -62,7 +66,7 @@ def test_every_command_is_accepted(command, tmp_path, monkeypatch, capsys):
     verb = arguments[0] if arguments and arguments[0] in VERBS else "train"
     if verb == "train":
         Path("mine.yaml").write_text("run: {seed: 1}\n")
-        main([*arguments, *(["--print_config"] if "--print_config" not in arguments else [])], 0)
+        main([*arguments, *(["--print-config"] if "--print-config" not in arguments else [])], 0)
         assert "decomposition:" in capsys.readouterr().out
         return None
     module = import_module(f"ddhpc.cli.{verb}")

@@ -31,12 +31,12 @@ verbs:
   report    write one HTML page with the figures of a run
 
 examples:
-  mpirun -n 16 python -m ddhpc                              the default recipe: Fashion-MNIST on a 4x4 grid
+  mpirun -n 16 python -m ddhpc                            # the default recipe: Fashion-MNIST on a 4x4 grid
   python -m ddhpc plan --decomposition.grid 2 2
   python -m ddhpc prepare images FOLDER --output x.h5 --size 64 64
   mpirun -n 4 python -m ddhpc --data.file x.h5 --decomposition.grid 2 2 --local.epochs 15
-  python -m ddhpc --decomposition.grid 1 1                  the global CNN: the baseline is the same program
-  mpirun -n 4 python -m ddhpc --decomposition.grid 1 1      the same, data-parallel: more ranks than subdomains
+  python -m ddhpc --decomposition.grid 1 1                # the global CNN: the baseline is the same program
+  mpirun -n 4 python -m ddhpc --decomposition.grid 1 1    # the same, data-parallel: more ranks than subdomains
   python -m ddhpc inspect runs/latest
   python -m ddhpc predict runs/latest photo.jpg scans/ --csv out.csv
   python -m ddhpc report runs/latest

@@ -18,6 +18,7 @@ def arguments() -> ArgumentParser:
         "coarse",
         "Solve the second level of a finished run again, from its local outputs, in seconds; options not given are "
         "those of the run. `inspect RUN DIR` compares them.",
+        "python -m ddhpc coarse runs/latest --output again --coarse.hidden 256 128",
     )
     options.add_argument("run", metavar="RUN", help="run directory or results file")
     options.add_argument("--output", metavar="DIR", required=True, help="new directory for the results")

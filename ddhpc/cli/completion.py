@@ -10,7 +10,7 @@ from shlex import quote
 
 from jsonargparse import ArgumentParser
 
-from ddhpc.cli.options import words
+from ddhpc.cli.help import words
 from ddhpc.cli.sources import KINDS
 from ddhpc.errors import InputError
 from ddhpc.recipes import recipe_names
@@ -70,7 +70,7 @@ def script(shell: str, verbs: Sequence[str]) -> str:
     if shell not in SHELLS:
         raise InputError(f"--completion {shell or 'nothing'}: expected {' or '.join(SHELLS)}")
     kinds = {"prepare": [*KINDS], "phantom": ["ct"]}
-    known = dict(_parsers(verbs))
+    known = dict(parsers(verbs))
     return SCRIPT.format(
         head=OF_BASH if shell == "bash" else OF_ZSH,
         verbs="|".join(verbs),
@@ -91,7 +91,7 @@ def script(shell: str, verbs: Sequence[str]) -> str:
     )
 
 
-def _parsers(verbs: Sequence[str]) -> Iterator[tuple[str, ArgumentParser]]:
+def parsers(verbs: Sequence[str]) -> Iterator[tuple[str, ArgumentParser]]:
     """The parser of each verb, of `prepare` one a kind, without kinds whose packages are not installed."""
     for verb in verbs:
         arguments = import_module(f"ddhpc.cli.{verb}").arguments

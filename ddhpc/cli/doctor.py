@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from ddhpc.cli.options import add_configuration, configure, parser
+from ddhpc.cli.options import add_configuration, configure, parser, print_config
 from ddhpc.cli.output import say
 from ddhpc.parallel import placement
 from ddhpc.parallel.communicator import world
@@ -16,7 +16,12 @@ from ddhpc.parallel.communicator import world
 
 def arguments() -> ArgumentParser:
     """What may be typed."""
-    options = parser("doctor", "Check MPI, HDF5, GPUs, threads, disk and clocks of this job; exit code 1 if unfit.")
+    options = parser(
+        "doctor",
+        "Check MPI, HDF5, GPUs, threads, disk and clocks of this job; exit code 1 if unfit.",
+        "mpirun -n 4 python -m ddhpc doctor        # of a job like the training",
+        "mpirun -n 4 python -m ddhpc doctor --json > doctor.json",
+    )
     options.add_argument("--output", metavar="DIR", default="runs", help="where results would be written")
     options.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
     add_configuration(options)
@@ -26,6 +31,8 @@ def arguments() -> ArgumentParser:
 def run(argv: list[str], started: float) -> None:
     """Check that this job is fit to run."""
     command = configure(argv, arguments())
+    if print_config(command):
+        return
     comm = world()
     from ddhpc.method.problem import open_problem
     from ddhpc.parallel.doctor import examine

@@ -20,7 +20,7 @@ DESCRIPTION = (
 
 def arguments() -> ArgumentParser:
     """What may be typed."""
-    options = parser("export", DESCRIPTION)
+    options = parser("export", DESCRIPTION, "python -m ddhpc export runs/latest --output model.onnx")
     options.add_argument("run", metavar="RUN", help="run directory, its results file, or its directory model")
     options.add_argument("--output", metavar="FILE", required=True, help="FILE.onnx or FILE.pt2")
     options.add_argument("--overwrite", action="store_true", help="replace the file of --output")

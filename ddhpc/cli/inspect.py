@@ -21,7 +21,13 @@ OF_METRICS = ("fusion", "positive")
 
 def arguments() -> ArgumentParser:
     """What may be typed."""
-    options = parser("inspect", "Verify the results of a run and print its table; compare several runs.")
+    options = parser(
+        "inspect",
+        "Verify the results of a run and print its table; compare several runs.",
+        "python -m ddhpc inspect runs/latest --decisions decisions.csv",
+        "python -m ddhpc inspect runs/latest --metrics --positive sick",
+        "python -m ddhpc inspect runs/mine runs/global --write table   # table.txt, .csv and .tex",
+    )
     options.add_argument("runs", nargs="+", metavar="RUN", help="run directory or results file")
     options.add_argument(
         "--write",

@@ -13,7 +13,11 @@ from ddhpc.visible import tell
 
 def arguments() -> ArgumentParser:
     """What may be typed."""
-    options = parser("phantom ct", "Write labelled phantoms of chest CT as NIfTI: synthetic, not patients.")
+    options = parser(
+        "phantom ct",
+        "Write labelled phantoms of chest CT as NIfTI: synthetic, not patients.",
+        "python -m ddhpc phantom ct phantoms --patients 200 --scans 2",
+    )
     options.add_argument("out", metavar="OUT", help="new directory: CT-0, CT-2, CT-3 and labels.csv")
     options.add_argument("--patients", type=int, default=120, help="half of them healthy")
     options.add_argument("--scans", type=int, default=1, help="volumes of each patient: other noise and orientation")

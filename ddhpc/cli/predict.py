@@ -32,9 +32,16 @@ MAPS = (
 )
 
 
+EXAMPLES = (
+    "python -m ddhpc predict runs/latest photo.jpg more/ --csv out.csv",
+    "mpirun -n 4 python -m ddhpc predict runs/latest scans/ --maps maps",
+    "python -m ddhpc predict runs/latest table.csv --labels --calibrated",
+)
+
+
 def arguments() -> ArgumentParser:
     """What may be typed."""
-    options = parser("predict", DESCRIPTION)
+    options = parser("predict", DESCRIPTION, *EXAMPLES)
     options.usage = "%(prog)s RUN SOURCE... [--csv FILE] [--maps DIR] [--labels] [options]"
     options.add_argument("run", metavar="RUN", help="run directory, its results file, or its directory model")
     options.add_argument("sources", nargs="+", metavar="SOURCE", help=SOURCE)

@@ -19,7 +19,7 @@ from ddhpc.settings import closest
 def arguments(name: str) -> ArgumentParser:
     """What may be typed for a kind; InputError where packages that it needs are not installed."""
     kind = KINDS[name]
-    options = parser(f"prepare {name}", kind.description)
+    options = parser(f"prepare {name}", kind.description, f"python -m ddhpc prepare {name} {kind.example}")
     kind.add_options(options)
     add_common_options(options)
     return options

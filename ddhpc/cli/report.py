@@ -14,7 +14,11 @@ from ddhpc.visible import tell
 
 def arguments() -> ArgumentParser:
     """What may be typed."""
-    options = parser("report", "Write one HTML page with the figures of a run, and the figures as PNG and SVG.")
+    options = parser(
+        "report",
+        "Write one HTML page with the figures of a run, and the figures as PNG and SVG.",
+        "python -m ddhpc report runs/latest --baseline runs/global --ablation",
+    )
     options.add_argument("run", metavar="RUN", help="run directory or results file")
     options.add_argument("--baseline", metavar="RUN", help="run of the global CNN on the same data, to compare with")
     options.add_argument(

@@ -15,8 +15,13 @@ MPIRUN = "mpirun -n {ranks}"
 
 def arguments() -> ArgumentParser:
     """What may be typed."""
-    options = parser("sweep", "Run every training of a study, those that are not finished yet, and print their table.")
-    options.add_argument("study", metavar="STUDY.yaml", help="what to vary; see the README")
+    options = parser(
+        "sweep",
+        "Run every training of a study, those that are not finished yet, and print their table.",
+        "python -m ddhpc sweep study.yaml --list",
+        "python -m ddhpc sweep study.yaml --ranks 8",
+    )
+    options.add_argument("study", metavar="STUDY.yaml", help="what to vary, see docs/training.md")
     options.add_argument("--output", metavar="DIR", help="where the runs go; runs/ and the study's name without it")
     options.add_argument("--ranks", type=int, default=os.cpu_count(), help="at most so many at once")
     options.add_argument("--launcher", default=MPIRUN, help="starts a training on several ranks")
