@@ -80,7 +80,7 @@ test-mpi: $(ready_to_test) ## the MPI tests with 1, 3 and 4 ranks
 test-recipe: $(ready_to_test) ## the default recipe with 16 ranks
 	timeout -k 30 1200 pytest tests/jobs/test_default_recipe.py
 
-shell_scripts := $(wildcard *.sh scripts/*.sh slurm/*.sh slurm/*.sbatch tests/slurm/*.sh .ci/run)
+shell_scripts := $(wildcard scripts/*.sh slurm/*.sh slurm/*.sbatch cluster/* containers/*.sh .ci/run)
 .PHONY: test-shell
 test-shell: $(ready_to_test)
 	for script in $(shell_scripts); do bash -n $$script; done

@@ -150,6 +150,25 @@ def test_the_form_for_bugs_asks_for_what_there_is():
     assert fields["doctor"]["validations"]["required"]
 
 
+def test_every_shell_script_is_linted():
+    """By `make test-shell`: whatever a shell runs, by its first line."""
+    shown = subprocess.run(
+        ["make", "--silent", "--eval=shown: ; @echo $(shell_scripts)", "shown"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    found = [
+        path.relative_to(ROOT)
+        for folder in (".ci", "cluster", "containers", "scripts", "slurm", "tests")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and re.match(rb"#!.*\bbash|# shellcheck shell", path.read_bytes())
+    ]
+    assert len(found) > 10
+    assert sorted(shown.stdout.split()) == sorted(map(str, found))
+
+
 @pytest.mark.slow
 def test_the_way_of_a_folder_of_images(tmp_path):
     """prepare, plan, train, inspect: the README's commands one after the other, on photographs of two colours."""
