@@ -1,5 +1,6 @@
 """What the documents say is true: their commands are accepted, and what they link to exists."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -148,6 +149,18 @@ def test_the_form_for_bugs_asks_for_what_there_is():
         assert {*field["attributes"]} <= {"label", "description", "render"}
     assert "`ddhpc doctor --json`" in fields["doctor"]["attributes"]["label"]
     assert fields["doctor"]["validations"]["required"]
+
+
+def test_hosted_tests_are_those_of_ci():
+    """With every Python from the oldest that setup.cfg takes, and both MPIs."""
+    (job,) = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"].values()
+    matrix, steps = job["strategy"]["matrix"], job["steps"]
+    oldest = re.search(r"python_requires = >=3\.(\d+)", (ROOT / "setup.cfg").read_text())[1]
+    assert matrix["python"] == [f"3.{minor}" for minor in range(int(oldest), 15)]
+    assert [mpi.split("-")[0].split()[0] for mpi in matrix["mpi"]] == ["openmpi", "mpich"]
+    assert all(("run" in step) != ("uses" in step) for step in steps)
+    assert steps[-1]["run"] == ".ci/run"
+    assert os.access(ROOT / ".ci/run", os.X_OK)
 
 
 def test_every_shell_script_is_linted():
