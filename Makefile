@@ -86,6 +86,12 @@ test-shell: $(ready_to_test)
 	for script in $(shell_scripts); do bash -n $$script; done
 	if command -v shellcheck; then shellcheck $(shell_scripts); else echo "shellcheck is not installed: skipped"; fi
 
+.PHONY: docs
+docs: $(ready) ## the documents as a site, links checked: site/index.html
+	python -c 'import zensical, latex2mathml' 2>/dev/null || python -m pip install -q -e '.[docs]'
+	python scripts/pages.py .cache/site
+	zensical build --clean --strict
+
 .PHONY: clean
 clean: ## removes .venv and all that was built; keeps runs/
-	rm -rf .venv .cache build dist *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .cache build dist site *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

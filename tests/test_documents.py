@@ -28,6 +28,7 @@ PAGES = {
         ]
     )
 }
+SITE = (ROOT / "zensical.toml").read_text()
 WORDS = 700
 """Of the README."""
 
@@ -99,6 +100,9 @@ def test_every_document_is_in_the_index():
     index = PAGES["docs/README.md"]
     for page in ROOT.glob("docs/*.md"):
         assert page.name == "README.md" or f"({page.name})" in index
+        assert page.name == "README.md" or f'"docs/{page.name}"' in SITE
+    for page in re.findall(r'"([\w/-]+\.md)"', SITE):
+        assert (ROOT / page).exists() or page == "docs/interface.md"
 
 
 def test_the_readme_is_short():
