@@ -89,8 +89,9 @@ test-shell: $(ready_to_test)
 .PHONY: docs
 docs: $(ready) ## the documents as a site, links checked: site/index.html
 	python -c 'import zensical, latex2mathml' 2>/dev/null || python -m pip install -q -e '.[docs]'
-	python scripts/pages.py .cache/site
-	zensical build --clean --strict
+	python scripts/pages.py build/site
+	rm -rf site
+	zensical build --strict
 
 .PHONY: clean
 clean: ## removes .venv and all that was built; keeps runs/

@@ -16,7 +16,7 @@ for tool in ("zensical", "latex2mathml"):
 def test_the_site(tmp_path):
     """All pages, formulas that a browser shows, docstrings; a link that leads nowhere ends it."""
     shutil.copy(ROOT / "zensical.toml", tmp_path)
-    pages, build = tmp_path / ".cache/site", [sys.executable, "-m", "zensical", "build", "--strict"]
+    pages, build = tmp_path / "build/site", [sys.executable, "-m", "zensical", "build", "--strict"]
     subprocess.run([sys.executable, ROOT / "scripts/pages.py", pages], check=True)
     built = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
