@@ -80,12 +80,19 @@ test-mpi: $(ready_to_test) ## the MPI tests with 1, 3 and 4 ranks
 test-recipe: $(ready_to_test) ## the default recipe with 16 ranks
 	timeout -k 30 1200 pytest tests/jobs/test_default_recipe.py
 
-shell_scripts := $(wildcard *.sh scripts/*.sh slurm/*.sh slurm/*.sbatch tests/slurm/*.sh .ci/run)
+shell_scripts := $(wildcard scripts/*.sh slurm/*.sh slurm/*.sbatch cluster/* containers/*.sh .ci/run)
 .PHONY: test-shell
 test-shell: $(ready_to_test)
 	for script in $(shell_scripts); do bash -n $$script; done
 	if command -v shellcheck; then shellcheck $(shell_scripts); else echo "shellcheck is not installed: skipped"; fi
 
+.PHONY: docs
+docs: $(ready) ## the documents as a site, links checked: site/index.html
+	python -c 'import zensical, latex2mathml' 2>/dev/null || python -m pip install -q -e '.[docs]'
+	python scripts/pages.py build/site
+	rm -rf site
+	zensical build --strict
+
 .PHONY: clean
 clean: ## removes .venv and all that was built; keeps runs/
-	rm -rf .venv .cache build dist *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .cache build dist site *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What the sbatch files share. Slurm copies a submitted file alone to the compute node, so submit from the directory
-# that holds slurm/: this file, site.env and .venv are looked up there.
+# What the sbatch files share, and in part those of cluster/. Slurm copies a submitted file alone to the compute node, so
+# submit from the directory that holds slurm/: this file, site.env and .venv are looked up there.
 
 # before `set -u`, which the module command of many sites does not survive
 # shellcheck source=/dev/null
@@ -33,9 +33,9 @@ on_all_tasks() { # COMMAND...: becomes an MPI job on all tasks of this allocatio
   exec "${launcher[@]}" "$@"
 }
 
-train() { # LAUNCHER OPTION...: train, and go back to the queue when the time ends before the training
-  local start=$1 output="" previous="" word
-  shift
+find_output() { # OPTION...: sets `output` to the directory of --output, empty without it; refuses --overwrite
+  local previous="" word
+  output=""
   for word in "$@"; do
     [ "$previous" != --output ] || output=$word
     [[ $word != --output=* ]] || output=${word#--output=}
@@ -45,6 +45,12 @@ train() { # LAUNCHER OPTION...: train, and go back to the queue when the time en
     fi
     previous=$word
   done
+}
+
+train() { # LAUNCHER OPTION...: train, and go back to the queue when the time ends before the training
+  local start=$1
+  shift
+  find_output "$@" || return
   # the job's number stays the same when it is requeued, so the program finds its checkpoints
   if [ -z "$output" ]; then
     output=runs/$SLURM_JOB_NAME-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}

@@ -1,5 +1,6 @@
 """What the documents say is true: their commands are accepted, and what they link to exists."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -8,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
-from ddhpc.cli import VERBS, main
+from ddhpc.cli import OVERVIEW, VERBS, main
+from ddhpc.cli.completion import parsers
 from ddhpc.cli.study import read_study
 from tests.jobs.starting import mpirun
 
@@ -25,6 +28,7 @@ PAGES = {
         ]
     )
 }
+SITE = (ROOT / "zensical.toml").read_text()
 WORDS = 700
 """Of the README."""
 
@@ -34,10 +38,13 @@ def blocks(kind):
 
 
 def commands():
-    """What the pages tell to type, continued lines joined: the words after `-m ddhpc`."""
-    found = set()
-    for page in blocks("").values():
-        for line in "".join(page).replace("\\\n", " ").splitlines():
+    """What the pages and --help tell to type, continued lines joined: the words after `-m ddhpc`."""
+    found, helps = (
+        set(),
+        [OVERVIEW.partition("examples:")[2].partition("\n\n")[0], *(parser.epilog for _, parser in parsers(VERBS))],
+    )
+    for page in [*map("".join, blocks("").values()), *helps]:
+        for line in page.replace("\\\n", " ").splitlines():
             if match := re.match(r"(?:mpirun|srun)?[^#]*python -m ddhpc\b([^#>]*)", line):
                 found.add(match[1].split(";")[0].replace("OPTIONS", "").strip())
     return sorted(found - {"VERB --help"})
@@ -61,7 +68,7 @@ def test_every_command_is_accepted(command, tmp_path, monkeypatch, capsys):
     verb = arguments[0] if arguments and arguments[0] in VERBS else "train"
     if verb == "train":
         Path("mine.yaml").write_text("run: {seed: 1}\n")
-        main([*arguments, *(["--print_config"] if "--print_config" not in arguments else [])], 0)
+        main([*arguments, *(["--print-config"] if "--print-config" not in arguments else [])], 0)
         assert "decomposition:" in capsys.readouterr().out
         return None
     module = import_module(f"ddhpc.cli.{verb}")
@@ -93,6 +100,9 @@ def test_every_document_is_in_the_index():
     index = PAGES["docs/README.md"]
     for page in ROOT.glob("docs/*.md"):
         assert page.name == "README.md" or f"({page.name})" in index
+        assert page.name == "README.md" or f'"docs/{page.name}"' in SITE
+    for page in re.findall(r'"([\w/-]+\.md)"', SITE):
+        assert (ROOT / page).exists() or page == "docs/interface.md"
 
 
 def test_the_readme_is_short():
@@ -129,6 +139,51 @@ def test_make_targets_exist():
         "check",
     }:
         subprocess.run(["grep", "-q", f"^{target}:", "Makefile"], cwd=ROOT, check=True)
+
+
+def test_the_form_for_bugs_asks_for_what_there_is():
+    """In the fields that forges know."""
+    form = yaml.safe_load((ROOT / ".github/ISSUE_TEMPLATE/bug.yml").read_text())
+    assert {*form} == {"name", "description", "labels", "body"}
+    fields = {field["id"]: field for field in form["body"]}
+    assert len(fields) == len(form["body"])
+    for field in fields.values():
+        assert {*field} <= {"type", "id", "attributes", "validations"}
+        assert field["type"] == "textarea"
+        assert {*field["attributes"]} <= {"label", "description", "render"}
+    assert "`ddhpc doctor --json`" in fields["doctor"]["attributes"]["label"]
+    assert fields["doctor"]["validations"]["required"]
+
+
+def test_hosted_tests_are_those_of_ci():
+    """With every Python from the oldest that setup.cfg takes, and both MPIs."""
+    (job,) = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"].values()
+    matrix, steps = job["strategy"]["matrix"], job["steps"]
+    oldest = re.search(r"python_requires = >=3\.(\d+)", (ROOT / "setup.cfg").read_text())[1]
+    assert matrix["python"] == [f"3.{minor}" for minor in range(int(oldest), 15)]
+    assert [mpi.split("-")[0].split()[0] for mpi in matrix["mpi"]] == ["openmpi", "mpich"]
+    assert all(("run" in step) != ("uses" in step) for step in steps)
+    assert steps[-1]["run"] == ".ci/run"
+    assert os.access(ROOT / ".ci/run", os.X_OK)
+
+
+def test_every_shell_script_is_linted():
+    """By `make test-shell`: whatever a shell runs, by its first line."""
+    shown = subprocess.run(
+        ["make", "--silent", "--eval=shown: ; @echo $(shell_scripts)", "shown"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    found = [
+        path.relative_to(ROOT)
+        for folder in (".ci", "cluster", "containers", "scripts", "slurm", "tests")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and re.match(rb"#!.*\bbash|# shellcheck shell", path.read_bytes())
+    ]
+    assert len(found) > 10
+    assert sorted(shown.stdout.split()) == sorted(map(str, found))
 
 
 @pytest.mark.slow

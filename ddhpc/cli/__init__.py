@@ -31,17 +31,18 @@ verbs:
   report    write one HTML page with the figures of a run
 
 examples:
-  mpirun -n 16 python -m ddhpc                              the default recipe: Fashion-MNIST on a 4x4 grid
+  mpirun -n 16 python -m ddhpc                            # the default recipe: Fashion-MNIST on a 4x4 grid
   python -m ddhpc plan --decomposition.grid 2 2
   python -m ddhpc prepare images FOLDER --output x.h5 --size 64 64
   mpirun -n 4 python -m ddhpc --data.file x.h5 --decomposition.grid 2 2 --local.epochs 15
-  python -m ddhpc --decomposition.grid 1 1                  the global CNN: the baseline is the same program
-  mpirun -n 4 python -m ddhpc --decomposition.grid 1 1      the same, data-parallel: more ranks than subdomains
+  python -m ddhpc --decomposition.grid 1 1                # the global CNN: the baseline is the same program
+  mpirun -n 4 python -m ddhpc --decomposition.grid 1 1    # the same, data-parallel: more ranks than subdomains
   python -m ddhpc inspect runs/latest
   python -m ddhpc predict runs/latest photo.jpg scans/ --csv out.csv
   python -m ddhpc report runs/latest
 
-`python -m ddhpc VERB --help` explains every option of a verb."""
+`python -m ddhpc VERB --help` explains every option of a verb; `ddhpc --completion bash` prints a script
+that lets the tabulator key complete them."""
 
 
 def main(argv: list[str], started: float) -> None:
@@ -61,6 +62,10 @@ def main(argv: list[str], started: float) -> None:
 
         commit = git_commit()
         say(f"ddhpc {__version__}{f' ({commit})' if commit else ''}")
+    elif argv[:1] == ["--completion"]:
+        from ddhpc.cli.completion import script
+
+        say(script(" ".join(argv[1:]), VERBS))
     elif not argv or argv[0].startswith("-"):
         verb("train")(argv, started)
     elif argv[0] in VERBS:

@@ -5,22 +5,31 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from jsonargparse import ArgumentParser
+
 from ddhpc.cli.options import add_section, parse, parser
 from ddhpc.config import Coarse, Config
 from ddhpc.errors import InputError
 
 
-def run(argv: list[str], started: float) -> None:
-    """Train the coarse DNN of a finished run again, and print the table."""
+def arguments() -> ArgumentParser:
+    """What may be typed."""
     options = parser(
         "coarse",
         "Solve the second level of a finished run again, from its local outputs, in seconds; options not given are "
         "those of the run. `inspect RUN DIR` compares them.",
+        "python -m ddhpc coarse runs/latest --output again --coarse.hidden 256 128",
     )
     options.add_argument("run", metavar="RUN", help="run directory or results file")
     options.add_argument("--output", metavar="DIR", required=True, help="new directory for the results")
     options.usage = "%(prog)s RUN --output DIR [options]"
     add_section(options, "coarse", Coarse)
+    return options
+
+
+def run(argv: list[str], started: float) -> None:
+    """Train the coarse DNN of a finished run again, and print the table."""
+    options = arguments()
     source, output = (Path(getattr(parse(options, argv), name)) for name in ("run", "output"))
 
     from ddhpc.parallel.communicator import world

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jsonargparse import ArgumentParser
+
 from ddhpc.cli.options import parse, parser
 from ddhpc.cli.output import alone
 from ddhpc.visible import tell
@@ -16,15 +18,20 @@ DESCRIPTION = (
 )
 
 
-def run(argv: list[str], started: float) -> None:
-    """Write the model of a run as one network."""
-    options = parser("export", DESCRIPTION)
+def arguments() -> ArgumentParser:
+    """What may be typed."""
+    options = parser("export", DESCRIPTION, "python -m ddhpc export runs/latest --output model.onnx")
     options.add_argument("run", metavar="RUN", help="run directory, its results file, or its directory model")
     options.add_argument("--output", metavar="FILE", required=True, help="FILE.onnx or FILE.pt2")
     options.add_argument("--overwrite", action="store_true", help="replace the file of --output")
     options.add_argument("--coherent", action="store_true", help="the networks of the coherent CNN-DNN")
     options.usage = "%(prog)s RUN --output FILE [options]"
-    given = parse(options, argv)
+    return options
+
+
+def run(argv: list[str], started: float) -> None:
+    """Write the model of a run as one network."""
+    given = parse(arguments(), argv)
 
     def write() -> None:
         from ddhpc.export import check_export, export

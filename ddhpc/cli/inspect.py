@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import ArgumentParser
+
 from ddhpc.cli.options import parse, parser
 from ddhpc.cli.output import alone
 from ddhpc.errors import InputError
@@ -17,9 +19,15 @@ OF_METRICS = ("fusion", "positive")
 """Options of --metrics and --pool."""
 
 
-def run(argv: list[str], started: float) -> None:
-    """Verify runs and print their table."""
-    options = parser("inspect", "Verify the results of a run and print its table; compare several runs.")
+def arguments() -> ArgumentParser:
+    """What may be typed."""
+    options = parser(
+        "inspect",
+        "Verify the results of a run and print its table; compare several runs.",
+        "python -m ddhpc inspect runs/latest --decisions decisions.csv",
+        "python -m ddhpc inspect runs/latest --metrics --positive sick",
+        "python -m ddhpc inspect runs/mine runs/global --write table   # table.txt, .csv and .tex",
+    )
     options.add_argument("runs", nargs="+", metavar="RUN", help="run directory or results file")
     options.add_argument(
         "--write",
@@ -50,7 +58,12 @@ def run(argv: list[str], started: float) -> None:
         metavar="CLASS",
         help="class that counts as positive in the metrics (default: the last of two; each in turn of more)",
     )
-    given = parse(options, argv)
+    return options
+
+
+def run(argv: list[str], started: float) -> None:
+    """Verify runs and print their table."""
+    given = parse(arguments(), argv)
     paths, stem = [Path(run) for run in given.runs], given.write and Path(given.write)
     if given.decisions and (len(paths) > 1 or stem or given.metrics or given.pool):
         raise InputError(

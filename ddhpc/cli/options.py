@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import re
 import sys
-from argparse import SUPPRESS, Action
-from collections.abc import Iterable, Mapping
+from argparse import SUPPRESS
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
+from ddhpc.cli.help import EXAMPLES, HelpFormatter
+from ddhpc.cli.output import say
 from ddhpc.config import DIGESTS, IDENTITY, SECTIONS, Config, Data, with_older
 from ddhpc.errors import InputError
 from ddhpc.parallel import launcher
@@ -39,30 +41,18 @@ class Command:
     options: Any
 
 
-class HelpFormatter(DefaultHelpFormatter):
-    """Shows defaults as they are typed, without the types of Python."""
+def parser(verb: str, description: str, *examples: str) -> ArgumentParser:
+    """A parser that raises instead of leaving, so that all ranks leave together.
 
-    def _get_help_string(self, action: Action) -> str:
-        text, default = action.help or "", action.default
-        if action.required:
-            return f"{text} (required)" if action.option_strings else text
-        unset = default in (SUPPRESS, (), []) or (default is None and "." not in action.dest)
-        if unset or action.nargs == 0 or action.dest == "config":
-            return text
-        shown = " ".join(map(str, default)) if isinstance(default, tuple) else yaml_word(default)
-        return f"{text} (default: {shown})"
-
-
-def yaml_word(value: Any) -> str:
-    """A value as it is typed: null, true, false, or what it is."""
-    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
-
-
-def parser(verb: str, description: str) -> ArgumentParser:
-    """A parser that raises instead of leaving, so that all ranks leave together."""
+    Args:
+        verb: and the kind of what it makes, where it has kinds.
+        description: one paragraph.
+        examples: whole commands, and perhaps what they do after `# `.
+    """
     return ArgumentParser(
         prog=f"python -m ddhpc {verb}",
         description=description,
+        epilog="\n  ".join([EXAMPLES, *examples]),
         formatter_class=HelpFormatter,
         exit_on_error=False,
         allow_abbrev=False,
@@ -76,7 +66,7 @@ def add_configuration(parser: ArgumentParser) -> None:
     parser.add_argument("--config", action="config", metavar="FILE.yaml", help="YAML file with sections as below")
     parser.add_argument("--recipe", metavar="NAME", help=f"a configuration that ships: {', '.join(recipe_names())}")
     parser.add_argument(
-        "--print_config",
+        "--print-config",
         action="store_true",
         help="print the resolved configuration as YAML and do nothing else",
     )
@@ -97,7 +87,14 @@ def add_section(parser: ArgumentParser, name: str, section: type) -> None:
 
 def train_parser() -> ArgumentParser:
     """The options of the verb train."""
-    options = parser("train", "Train a local CNN on the subdomain of each rank, then the coarse DNN on rank 0.")
+    options = parser(
+        "train",
+        "Train a local CNN on the subdomain of each rank, then the coarse DNN on rank 0.",
+        "mpirun -n 4 python -m ddhpc --data.file x.h5 --decomposition.grid 2 2 --local.epochs 15",
+        "mpirun -n 16 python -m ddhpc --recipe flowers --output runs/mine   # the same again continues it",
+        "python -m ddhpc --recipe flowers --print-config > mine.yaml       # every option with its value",
+        "mpirun -n 16 python -m ddhpc --config mine.yaml --run.seed 1",
+    )
     options.add_argument(
         "--output",
         metavar="DIR",
@@ -116,15 +113,22 @@ def train_parser() -> ArgumentParser:
     return options
 
 
+def print_config(command: Command) -> bool:
+    """Whether --print-config was given; then it is done."""
+    if command.options.print_config:
+        say(command.config.to_yaml().rstrip())
+    return bool(command.options.print_config)
+
+
 def parse(parser: ArgumentParser, argv: list[str]) -> Any:
     """The namespace of the options in `argv`; InputError in one line for what argparse would explain in several.
 
-    Options of lists and tuples take several words, as in `--size 64 64`.
+    Options of lists and tuples take several words, as in `--size 64 64`. A name may have `_` for `-`, or the reverse.
     """
-    argv = _join_lists(argv, _lists(parser))
+    known = [option for action in parser._actions for option in action.option_strings]
+    argv = _join_lists([_spelt(word, known) for word in argv], _lists(parser))
     if {"--help", "-h"} & set(argv) and not launcher.first():
         sys.exit(0)
-    known = [option for action in parser._actions for option in action.option_strings]
     for word in argv:
         option = word.split("=", 1)[0]
         if option.startswith("--"):
@@ -212,6 +216,15 @@ def _without(argv: list[str], option: str) -> list[str]:
         elif not word.startswith(f"{option}="):
             kept.append(word)
     return kept
+
+
+def _spelt(word: str, known: Sequence[str]) -> str:
+    """An option as it is known, where only `-` and `_` differ; other words as they are."""
+    option, equals, value = word.partition("=")
+    if option in known or not option.startswith("--"):
+        return word
+    alike = (each for each in known if each.replace("-", "_") == option.replace("-", "_"))
+    return next(alike, option) + equals + value
 
 
 def _lists(parser: ArgumentParser) -> dict[str, type]:

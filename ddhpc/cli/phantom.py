@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from jsonargparse import ArgumentParser
+
 from ddhpc.cli.options import parse, parser
 from ddhpc.cli.output import alone, say
 from ddhpc.cli.sources import imported
 from ddhpc.errors import InputError
 from ddhpc.visible import tell
+
+
+def arguments() -> ArgumentParser:
+    """What may be typed."""
+    options = parser(
+        "phantom ct",
+        "Write labelled phantoms of chest CT as NIfTI: synthetic, not patients.",
+        "python -m ddhpc phantom ct phantoms --patients 200 --scans 2",
+    )
+    options.add_argument("out", metavar="OUT", help="new directory: CT-0, CT-2, CT-3 and labels.csv")
+    options.add_argument("--patients", type=int, default=120, help="half of them healthy")
+    options.add_argument("--scans", type=int, default=1, help="volumes of each patient: other noise and orientation")
+    options.add_argument("--seed", type=int, default=0, help="of everything random")
+    return options
 
 
 def run(argv: list[str], started: float) -> None:
@@ -16,12 +32,7 @@ def run(argv: list[str], started: float) -> None:
         if argv[:1] not in (["--help"], ["-h"], []):
             raise InputError(f"phantom {argv[0]}: unknown kind; expected ct")
         return
-    options = parser("phantom ct", "Write labelled phantoms of chest CT as NIfTI: synthetic, not patients.")
-    options.add_argument("out", metavar="OUT", help="new directory: CT-0, CT-2, CT-3 and labels.csv")
-    options.add_argument("--patients", type=int, default=120, help="half of them healthy")
-    options.add_argument("--scans", type=int, default=1, help="volumes of each patient: other noise and orientation")
-    options.add_argument("--seed", type=int, default=0, help="of everything random")
-    given = vars(parse(options, argv[1:]))
+    given = vars(parse(arguments(), argv[1:]))
     write_phantoms = imported("ddhpc.phantoms.ct:write_phantoms")
 
     from ddhpc.tables.preparing import progress_of

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from ddhpc.cli.options import add_configuration, configure, parser
-from ddhpc.cli.output import alone, say
+from jsonargparse import ArgumentParser
+
+from ddhpc.cli.options import add_configuration, configure, parser, print_config
+from ddhpc.cli.output import alone
 from ddhpc.errors import InputError
 from ddhpc.parallel import launcher
 
 
-def run(argv: list[str], started: float) -> None:
-    """Print geometry, ownership, networks and memory, without training."""
-    options = parser("plan", "Print windows, ranks, networks and memory, without training.")
+def arguments() -> ArgumentParser:
+    """What may be typed."""
+    options = parser(
+        "plan",
+        "Print windows, ranks, networks and memory, without training.",
+        "python -m ddhpc plan --data.file x.h5 --decomposition.grid 2 2 --ranks 2",
+    )
     options.add_argument("--ranks", type=int, help="ranks to plan for (default: those started, else one a subdomain)")
     add_configuration(options)
-    command = configure(argv, options)
-    if command.options.print_config:
-        say(command.config.to_yaml().rstrip())
+    return options
+
+
+def run(argv: list[str], started: float) -> None:
+    """Print geometry, ownership, networks and memory, without training."""
+    command = configure(argv, arguments())
+    if print_config(command):
         return
     if command.options.ranks is not None and command.options.ranks < 1:
         raise InputError(f"--ranks {command.options.ranks}: expected at least 1")

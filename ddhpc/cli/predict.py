@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from jsonargparse import ArgumentParser
+
 from ddhpc.cli.options import parse, parser
 from ddhpc.cli.output import say
 from ddhpc.config import Run
@@ -30,9 +32,16 @@ MAPS = (
 )
 
 
-def run(argv: list[str], started: float) -> None:
-    """Predict: the trained method on new images."""
-    options = parser("predict", DESCRIPTION)
+EXAMPLES = (
+    "python -m ddhpc predict runs/latest photo.jpg more/ --csv out.csv",
+    "mpirun -n 4 python -m ddhpc predict runs/latest scans/ --maps maps",
+    "python -m ddhpc predict runs/latest table.csv --labels --calibrated",
+)
+
+
+def arguments() -> ArgumentParser:
+    """What may be typed."""
+    options = parser("predict", DESCRIPTION, *EXAMPLES)
     options.usage = "%(prog)s RUN SOURCE... [--csv FILE] [--maps DIR] [--labels] [options]"
     options.add_argument("run", metavar="RUN", help="run directory, its results file, or its directory model")
     options.add_argument("sources", nargs="+", metavar="SOURCE", help=SOURCE)
@@ -64,7 +73,12 @@ def run(argv: list[str], started: float) -> None:
         metavar="N",
         help="CPU threads a rank; 0 takes OMP_NUM_THREADS, and without it shares the cores out",
     )
-    given = parse(options, argv)
+    return options
+
+
+def run(argv: list[str], started: float) -> None:
+    """Predict: the trained method on new images."""
+    given = parse(arguments(), argv)
     if given.memory < 0:
         raise InputError(f"--memory {given.memory}: expected 0 or more GiB")
     if given.threads < 0:

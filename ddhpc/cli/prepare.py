@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+from jsonargparse import ArgumentParser
+
 from ddhpc.cli.options import parse, parser
 from ddhpc.cli.output import say
 from ddhpc.cli.sources import KINDS, add_common_options
@@ -12,6 +14,15 @@ from ddhpc.errors import InputError, Stopped
 from ddhpc.parallel import launcher
 from ddhpc.parallel.communicator import world
 from ddhpc.settings import closest
+
+
+def arguments(name: str) -> ArgumentParser:
+    """What may be typed for a kind; InputError where packages that it needs are not installed."""
+    kind = KINDS[name]
+    options = parser(f"prepare {name}", kind.description, f"python -m ddhpc prepare {name} {kind.example}")
+    kind.add_options(options)
+    add_common_options(options)
+    return options
 
 
 def run(argv: list[str], started: float) -> None:
@@ -24,11 +35,7 @@ def run(argv: list[str], started: float) -> None:
     name = argv[0]
     if name not in KINDS:
         raise InputError(f"prepare {name}: unknown kind{closest(name, KINDS)}; expected one of {', '.join(KINDS)}")
-    kind = KINDS[name]
-    options = parser(f"prepare {name}", kind.description)
-    kind.add_options(options)
-    add_common_options(options)
-    given = vars(parse(options, argv[1:]))
+    given = vars(parse(arguments(name), argv[1:]))
     output = Path(given.pop("output"))
 
     from ddhpc.data.sources.source import Packing
@@ -41,7 +48,7 @@ def run(argv: list[str], started: float) -> None:
     try:
         with progress_of(f"packing {name}", shown=workers.rank == 0) as progress:
             packing = Packing(output=output, overwrite=given.pop("overwrite"), progress=progress, workers=workers)
-            prepared = kind.pack(given.pop("source"), packing, **given)
+            prepared = KINDS[name].pack(given.pop("source"), packing, **given)
     except KeyboardInterrupt as interrupt:
         raise Stopped("interrupted; what is decoded is kept, the same command goes on from there") from interrupt
     finally:

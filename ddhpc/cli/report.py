@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jsonargparse import ArgumentParser
+
 from ddhpc.cli.options import parse, parser
 from ddhpc.cli.output import alone
 from ddhpc.report import check_needs
 from ddhpc.visible import tell
 
 
-def run(argv: list[str], started: float) -> None:
-    """Write one HTML page with the figures of a run."""
-    options = parser("report", "Write one HTML page with the figures of a run, and the figures as PNG and SVG.")
+def arguments() -> ArgumentParser:
+    """What may be typed."""
+    options = parser(
+        "report",
+        "Write one HTML page with the figures of a run, and the figures as PNG and SVG.",
+        "python -m ddhpc report runs/latest --baseline runs/global --ablation",
+    )
     options.add_argument("run", metavar="RUN", help="run directory or results file")
     options.add_argument("--baseline", metavar="RUN", help="run of the global CNN on the same data, to compare with")
     options.add_argument(
@@ -31,7 +37,12 @@ def run(argv: list[str], started: float) -> None:
         help="runs of all folds of a cross-validation, RUN among them: show their decisions together",
     )
     options.add_argument("--output", metavar="DIR", help="directory of the page (default: report in the run directory)")
-    given = parse(options, argv)
+    return options
+
+
+def run(argv: list[str], started: float) -> None:
+    """Write one HTML page with the figures of a run."""
+    given = parse(arguments(), argv)
     check_needs()
 
     from ddhpc.report.page import write_report

@@ -31,6 +31,8 @@ class Kind:
     """`module:name` of the class of its options."""
     source: str
     """What the source is, for the help."""
+    example: str
+    """A source and options, as they are typed."""
     defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """Of options, where they differ from those of the class."""
 
@@ -95,18 +97,21 @@ KINDS = {
         function=f"{SOURCES}.image_folders:prepare_images",
         options=f"{SOURCES}.image_folders:ImageOptions",
         source=IMAGES,
+        example="photos --output x.h5 --size 64 64",
     ),
     "cifar10": Kind(
         description="Pack CIFAR-10, the original Python batches or class folders.",
         function=f"{SOURCES}.cifar10:prepare_cifar10",
         options=f"{SOURCES}.cifar10:Cifar10Options",
         source="directory of cifar-10-batches-py, or train|test/<class>/*",
+        example="cifar-10-batches-py --output cifar10.h5",
     ),
     "flowers": Kind(
         description="Pack TF-Flowers, or other photographs in class folders, at 64x64 pixels.",
         function=f"{SOURCES}.image_folders:prepare_images",
         options=f"{SOURCES}.image_folders:ImageOptions",
         source=IMAGES,
+        example="flower_photos --output flowers.h5",
         defaults={"size": (64, 64)},
     ),
     "faces": Kind(
@@ -114,18 +119,21 @@ KINDS = {
         function=f"{SOURCES}.faces:prepare_faces",
         options=f"{SOURCES}.faces:FaceOptions",
         source="directory with yaleB01, yaleB02, ...",
+        example="CroppedYale --output faces.h5",
     ),
     "volumes": Kind(
         description="Pack labelled volumes: NIfTI, MetaImage, NRRD or DICOM.",
         function=f"{SOURCES}.volumes:prepare_volumes",
         options=f"{SOURCES}.volumes:VolumeOptions",
         source=VOLUMES,
+        example="scans.csv --output scans.h5 --shape 128 128 64 --folds 5",
     ),
     "ct": Kind(
         description="Pack chest CT in the folder layout of MosMedData, CT-0 to CT-4, clipped to -1000..400 HU.",
         function=f"{SOURCES}.volumes:prepare_volumes",
         options=f"{SOURCES}.volumes:VolumeOptions",
         source=VOLUMES,
+        example="mosmed --output ct.h5 --groups CT-0 CT-2,CT-3",
         defaults={"shape": (128, 128, 64), "window": (-1000.0, 400.0)},
     ),
 }

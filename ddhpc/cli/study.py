@@ -14,7 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ddhpc.cli.options import configure, train_parser, yaml_word
+from ddhpc.cli.help import yaml_word
+from ddhpc.cli.options import configure, train_parser
 from ddhpc.config import Config
 from ddhpc.data.packed import find, open_packed
 from ddhpc.errors import BAD_INPUT, TO_BE_CONTINUED, InputError, Stopped

@@ -5,18 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from ddhpc import __version__
-from ddhpc.cli.options import configure, train_parser
+from ddhpc.cli.options import configure, print_config, train_parser
 from ddhpc.cli.output import say
 from ddhpc.job import Asked, solve
 from ddhpc.parallel import launcher, signals
 from ddhpc.parallel.communicator import world
 
+arguments = train_parser
+"""What may be typed."""
+
 
 def run(argv: list[str], started: float) -> None:
     """Train: the method."""
-    command = configure(argv, train_parser())
-    if command.options.print_config:
-        say(command.config.to_yaml().rstrip())
+    command = configure(argv, arguments())
+    if print_config(command):
         return
     ranks, given = launcher.size(), command.options
     counted = f"{ranks} rank{'s' * (ranks > 1)} " if ranks else ""

@@ -8,15 +8,14 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import h5py
 import numpy as np
 import torch
 
-import ddhpc
 from ddhpc.data.hdf5 import reason, text
 from ddhpc.parallel import launcher
 from ddhpc.parallel.communicator import Communicator, mpi_library
@@ -31,14 +30,17 @@ Status = Literal["ok", "warning", "error"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One row of the table."""
+    """What one check found."""
 
     check: str
     status: Status
     found: str
+    """For a person."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """For a program: texts, numbers, truth values and lists of them, by name."""
 
 
-def examine(comm: Communicator, place: Place, directory: Path, needed: int) -> list[Finding]:
+def examine(comm: Communicator, place: Place, directory: Path, needed: int, code: str) -> list[Finding]:
     """All findings, the same checks on all ranks together; the list is complete on rank 0.
 
     Args:
@@ -46,10 +48,11 @@ def examine(comm: Communicator, place: Place, directory: Path, needed: int) -> l
         place: of this rank.
         directory: where run directories are to be written; exists.
         needed: bytes of the results file and the checkpoints.
+        code: version and commit of ddhpc on this rank.
     """
     checks: tuple[Callable[[], Finding], ...] = (
         lambda: _ranks(comm),
-        lambda: _versions(comm),
+        lambda: _versions(comm, code),
         lambda: _gpus(comm, place),
         lambda: _threads(comm, place),
         lambda: _hdf5(comm, directory),
@@ -70,26 +73,31 @@ def _ranks(comm: Communicator) -> Finding:
     hosts = Counter(_gathered(comm, MPI.Get_processor_name()))
     shown = ", ".join(f"{count} on {host}" for host, count in hosts.items())
     library = mpi_library()
+    facts = {"library": library, "ranks": comm.size, "ranks_on_hosts": dict(hosts)}
     started = launcher.launched().size
     if started not in (None, comm.size):
         return Finding(
             check="MPI",
             status="error",
             found=f"{library}: {started} ranks were started, MPI sees {comm.size}; srun --mpi=pmix",
+            facts=facts,
         )
-    return Finding("MPI", "ok", f"{library}: {comm.size} rank{'s' * (comm.size > 1)}, {shown}")
+    return Finding("MPI", "ok", f"{library}: {comm.size} rank{'s' * (comm.size > 1)}, {shown}", facts)
 
 
-def _versions(comm: Communicator) -> Finding:
-    mine = (
-        f"ddhpc {ddhpc.__version__}, Python {platform.python_version()}, torch {torch.__version__}, "
-        f"h5py {h5py.__version__}"
-    )
+def _versions(comm: Communicator, code: str) -> Finding:
+    facts = {
+        "ddhpc": code,
+        "Python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "h5py": h5py.__version__,
+    }
+    mine = ", ".join(f"{name} {version}" for name, version in facts.items())
     kinds = Counter(_gathered(comm, mine))
     if len(kinds) > 1:
         shown = "; ".join(f"{count} ranks: {kind}" for kind, count in kinds.items())
-        return Finding("versions", "error", f"the ranks differ: {shown}")
-    return Finding("versions", "ok", mine)
+        return Finding("versions", "error", f"the ranks differ: {shown}", facts)
+    return Finding("versions", "ok", mine, facts)
 
 
 def _gpus(comm: Communicator, place: Place) -> Finding:
@@ -99,35 +107,44 @@ def _gpus(comm: Communicator, place: Place) -> Finding:
         mine = f"{place.host} {properties.uuid} {properties.name} {properties.total_memory // 2**30} GiB"
     found = _gathered(comm, mine)
     seen = Counter(gpu for gpu in found if gpu)
+    facts = {"gpus": list(seen), "ranks_with": sum(seen.values()), "torch_cuda": torch.version.cuda}
     if not seen:
-        return Finding("GPUs", "ok", "none: all ranks train on CPUs")
+        return Finding("GPUs", "ok", "none: all ranks train on CPUs", facts)
     shared = [f"{count} ranks on {gpu}" for gpu, count in seen.items() if count > 1]
     without = sum(not gpu for gpu in found)
     if shared or without:
         problems = shared + ([f"{without} ranks have none"] if without else [])
-        return Finding("GPUs", "warning", "; ".join(problems))
-    return Finding("GPUs", "ok", "; ".join(seen))
+        return Finding("GPUs", "warning", "; ".join(problems), facts)
+    return Finding("GPUs", "ok", "; ".join(seen), facts)
 
 
 def _threads(comm: Communicator, place: Place) -> Finding:
-    wanted = place.threads * place.local_ranks
+    wanted, bound = place.threads * place.local_ranks, len(os.sched_getaffinity(0))
     shown = (
         f"{place.threads} a rank, {place.local_ranks} rank{'s' * (place.local_ranks > 1)} for the {place.cores} cores "
-        f"of a node; rank 0 is bound to {len(os.sched_getaffinity(0))}"
+        f"of a node; rank 0 is bound to {bound}"
     )
+    facts = {
+        "threads_a_rank": place.threads,
+        "ranks_a_node": place.local_ranks,
+        "cores_a_node": place.cores,
+        "cores_of_rank_0": bound,
+    }
     status: Status = "ok" if wanted <= place.cores else "warning"
-    return Finding("threads", status, shown)
+    return Finding("threads", status, shown, facts)
 
 
 def _hdf5(comm: Communicator, directory: Path) -> Finding:
     """A real collective write of one number a rank, where the results will be."""
     path = directory / ".ddhpc-doctor.h5"
     version = h5py.version.hdf5_version
-    if not h5py.get_config().mpi:
+    facts = {"version": version, "parallel": bool(h5py.get_config().mpi)}
+    if not facts["parallel"]:
         return Finding(
             check="HDF5",
             status="ok",
             found=f"{version} without MPI: rank 0 writes the results for all (same file, same values)",
+            facts=facts,
         )
     started, failure = time.perf_counter(), ""
     try:
@@ -145,14 +162,16 @@ def _hdf5(comm: Communicator, directory: Path) -> Finding:
     if comm.rank == 0:
         path.unlink(missing_ok=True)
     if failures:
-        return Finding("HDF5", "error", f"{version} with MPI cannot write in {directory}: {failures[0]}")
-    return Finding("HDF5", "ok", f"{version} with MPI, collective write in {directory}: {seconds:.2f} s")
+        return Finding("HDF5", "error", f"{version} with MPI cannot write in {directory}: {failures[0]}", facts)
+    shown = f"{version} with MPI, collective write in {directory}: {seconds:.2f} s"
+    return Finding("HDF5", "ok", shown, {**facts, "write_seconds": seconds})
 
 
 def _disk(directory: Path, needed: int) -> Finding:
     free = shutil.disk_usage(directory).free
     shown = f"{free / 2**30:,.1f} GiB free for {directory}, about {needed / 2**30:,.2f} GiB needed"
-    return Finding("disk", "ok" if free > needed else "error", shown)
+    facts = {"directory": str(directory), "free_bytes": free, "needed_bytes": needed}
+    return Finding("disk", "ok" if free > needed else "error", shown, facts)
 
 
 def _clocks(comm: Communicator) -> Finding:
@@ -160,4 +179,4 @@ def _clocks(comm: Communicator) -> Finding:
     clocks = comm.gather(np.array([time.time()]), comm.size)
     spread = float(np.ptp(clocks)) if comm.rank == 0 else 0.0
     status: Status = "ok" if spread < CLOCK_SECONDS else "warning"
-    return Finding("clocks", status, f"{spread:.2f} s between the ranks")
+    return Finding("clocks", status, f"{spread:.2f} s between the ranks", {"spread_seconds": spread})

@@ -1,7 +1,8 @@
-"""The table of `doctor`."""
+"""What `doctor` shows: a table, or one JSON document."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from rich.table import Table
@@ -22,5 +23,16 @@ def print_findings(findings: Sequence[Finding]) -> None:
         table.add_row(finding.check, Text(finding.status, COLOURS[finding.status]), finding.found)
     out = console()
     out.print(table)
-    errors = [finding.check for finding in findings if finding.status == "error"]
+    errors = unfit(findings)
     out.print(f"not fit to run: {', '.join(errors)}" if errors else "fit to run")
+
+
+def unfit(findings: Sequence[Finding]) -> list[str]:
+    """Checks that say that the job cannot run."""
+    return [finding.check for finding in findings if finding.status == "error"]
+
+
+def as_json(findings: Sequence[Finding]) -> str:
+    """The same findings as one JSON document of ASCII: `fit`, and `checks` by name with `status`, `found`, facts."""
+    checks = {each.check: {"status": each.status, "found": each.found, **each.facts} for each in findings}
+    return json.dumps({"fit": not unfit(findings), "checks": checks}, indent=2)

@@ -104,16 +104,10 @@ def test_a_stray_word_is_an_unknown_verb():
         main(["stray"], 0)
 
 
-def test_help_shows_values_as_they_are_typed(capsys):
-    with pytest.raises(SystemExit):
-        configure(["--help"], train_parser())
-    words = " ".join(capsys.readouterr().out.split())
-    assert words.startswith("usage: python -m ddhpc train [options] Train a local CNN")
-    assert "--decomposition.grid N N ... Subdomains along" in words
-    assert "(default: 4 4)" in words
-    assert "(default: null)" in words
-    assert "type:" not in words
-    assert "--output DIR run directory; without it each run gets a new one under runs/ --overwrite" in words
+@pytest.mark.parametrize("option", ["--print_config", "--print-config"])
+def test_options_with_a_hyphen_or_an_underscore(option, capsys):
+    main([option, "--local.batch-size=5"], 0)
+    assert "  batch_size: 5\n" in capsys.readouterr().out
 
 
 def test_the_version_tells_the_commit(capsys):

@@ -1,0 +1,21 @@
+# shellcheck shell=bash
+# What the files of PBS and Flux share. Submit from the directory that holds cluster/ and slurm/: modules, .venv and the
+# check of options are those of slurm/job.sh.
+
+. slurm/job.sh
+
+train_or_again() { # NAME OPTION...: train by `launcher`; `again OPTION...` submits what is left when the time ends
+  local name=$1 code=0
+  shift
+  find_output "$@" || return
+  if [ -z "$output" ]; then
+    set -- "$@" --output "runs/$name"
+  fi
+  "${launcher[@]}" python -m ddhpc train "$@" || code=$?
+  # stopped, with checkpoints
+  if [ "$code" = 75 ]; then
+    echo "back to the queue to continue"
+    again "$@"
+  fi
+  return "$code"
+}
