@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ddhpc.cli.options import parse, parser
 from ddhpc.cli.output import say
@@ -13,9 +14,10 @@ from ddhpc.wording import plural
 
 DESCRIPTION = (
     "Apply the model of a finished run to new images: the class of each, and the probability of every class. They are "
-    "prepared as `prepare` did it for the training, whose packed file is not needed. On several ranks the inputs are "
-    "shared out. A source that does not exist ends it. Files that are there and cannot be used are named with the "
-    "reason and left out; the exit code is 0 where any input was decided, and 2, with one line, where none was."
+    "prepared as `prepare` did it for the training, whose packed file is not needed. Ranks share the inputs out; where "
+    "there are fewer inputs than ranks, the subdomains of each. A source that does not exist ends it. Files that are "
+    "there and cannot be used are named with the reason and left out; the exit code is 0 where any input was decided, "
+    "and 2, with one line, where none was."
 )
 SOURCE = (
     "an image (.png, .jpg, .tif ...), a volume (.nii.gz, .mha, .nrrd, the directory of a DICOM series), a directory "
@@ -28,10 +30,51 @@ MAPS = (
     "nothing was seen (of a packed file on the packed voxels, with their spacing where it is known, else the "
     "identity). Blocks have no overlap; the coarse image is told in the legend or header. --csv then has all values"
 )
+MEMORY = (
+    "of whole images that a rank holds at once, but one image at least; ranks share the subdomains of larger images"
+)
 
 
 def run(argv: list[str], started: float) -> None:
     """Predict: the trained method on new images."""
+    given = _given(argv)
+    csv = Path(given.csv) if given.csv else None
+
+    from ddhpc.parallel.communicator import world
+
+    comm = world()
+    from ddhpc.parallel.placement import place
+    from ddhpc.predict import Settings, predict
+    from ddhpc.results.model import open_model
+    from ddhpc.solver.maps import maps_wanted
+    from ddhpc.tables.predictions import check_csv, print_predictions, write_csv
+
+    if csv:
+        comm.on_root(partial(check_csv, csv, overwrite=given.overwrite))
+    model = comm.together(partial(open_model, Path(given.run)))
+    here = comm.together(partial(place, comm, Run(device=given.device, threads=given.threads)))
+    maps = None
+    if given.maps:
+        maps = comm.together(partial(maps_wanted, Path(given.maps), Path(given.run), overwrite=given.overwrite))
+    how = {"labels": given.labels, "coherent": given.coherent, "calibrated": given.calibrated}
+    settings = Settings(**how, memory=given.memory, maps=maps)
+    trained = model.trained
+    say(f"{model.folder}: {trained.subdomains} subdomains, {len(trained.classes)} classes; {here.line(comm.size)}")
+    found = predict(model, [Path(each) for each in given.sources], comm, here.device, settings)
+
+    def finish() -> None:
+        assert found is not None
+        if csv:
+            write_csv(csv, found)
+        print_predictions(found, csv)
+        if maps:
+            say(f"{maps.folder}: {plural(len(found.ids), 'map')}")
+
+    comm.on_root(finish)
+
+
+def _given(argv: list[str]) -> Any:
+    """The options as typed, checked as far as they tell by themselves."""
     options = parser("predict", DESCRIPTION)
     options.usage = "%(prog)s RUN SOURCE... [--csv FILE] [--maps DIR] [--labels] [options]"
     options.add_argument("run", metavar="RUN", help="run directory, its results file, or its directory model")
@@ -53,9 +96,7 @@ def run(argv: list[str], started: float) -> None:
         action="store_true",
         help="calibrate the probabilities by the temperature that was fitted on val; the decided classes stay",
     )
-    options.add_argument(
-        "--memory", type=float, default=1.0, metavar="GIB", help="of whole images that a rank holds at once"
-    )
+    options.add_argument("--memory", type=float, default=1.0, metavar="GIB", help=MEMORY)
     options.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it computes")
     options.add_argument(
         "--threads",
@@ -69,37 +110,4 @@ def run(argv: list[str], started: float) -> None:
         raise InputError(f"--memory {given.memory}: expected 0 or more GiB")
     if given.threads < 0:
         raise InputError(f"--threads {given.threads}: expected 0 or more threads")
-    device = Run(device=given.device, threads=given.threads)
-    csv = Path(given.csv) if given.csv else None
-
-    from ddhpc.parallel.communicator import world
-
-    comm = world()
-    from ddhpc.parallel.placement import place
-    from ddhpc.predict import Settings, predict
-    from ddhpc.results.model import open_model
-    from ddhpc.solver.maps import maps_wanted
-    from ddhpc.tables.predictions import check_csv, print_predictions, write_csv
-
-    if csv:
-        comm.on_root(partial(check_csv, csv, overwrite=given.overwrite))
-    model = comm.together(partial(open_model, Path(given.run)))
-    here = comm.together(partial(place, comm, device))
-    maps = None
-    if given.maps:
-        maps = comm.together(partial(maps_wanted, Path(given.maps), Path(given.run), overwrite=given.overwrite))
-    how = {"labels": given.labels, "coherent": given.coherent, "calibrated": given.calibrated}
-    settings = Settings(**how, memory=given.memory, maps=maps)
-    trained = model.trained
-    say(f"{model.folder}: {trained.subdomains} subdomains, {len(trained.classes)} classes; {here.line(comm.size)}")
-    found = predict(model, [Path(each) for each in given.sources], comm, here.device, settings)
-
-    def finish() -> None:
-        assert found is not None
-        if csv:
-            write_csv(csv, found)
-        print_predictions(found, csv)
-        if maps:
-            say(f"{maps.folder}: {plural(len(found.ids), 'map')}")
-
-    comm.on_root(finish)
+    return given
