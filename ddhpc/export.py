@@ -133,19 +133,6 @@ class Pt2(Format):
 FORMATS: dict[str, type[Format]] = {".onnx": Onnx, ".pt2": Pt2}
 
 
-class Pixels(nn.Module):
-    """A network that takes images in the stored type and nothing else."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images [B, C, *spatial] in stored units to probabilities [B, K] float32."""
-        probabilities: Tensor = self.network(images)
-        return probabilities
-
-
 def check_export(path: Path, *, overwrite: bool) -> Format:
     """How a path is written, by its ending; InputError, naming --output, where it cannot be."""
     kind = FORMATS.get(path.suffix)
@@ -175,7 +162,7 @@ def export(model: Model, form: Format, data_file: str, *, coherent: bool = False
     trained, path = model.trained, form.path
     if coherent and not trained.coherent:
         raise InputError("--coherent: the run has not trained the coherent CNN-DNN; expected one with --coherent.start")
-    network = Pixels(model.cnn_dnn(coherent=coherent)).eval()
+    network = model.cnn_dnn(coherent=coherent).eval()
     images, compared = _images(model, data_file)
     part = path.with_name(f"{path.stem}.part{path.suffix}")
     try:

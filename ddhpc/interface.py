@@ -61,7 +61,8 @@ def train(config: Config, output: str | Path | None = None, overwrite: bool = Fa
 def predict(run: str | Path, sources: Sequence[str | Path]) -> Predictions | None:
     """Apply the model of a finished run to new images as `python -m ddhpc predict` does.
 
-    Under mpirun all ranks call it and share the images out; rank 0 gets the decisions, the others None.
+    Under mpirun all ranks call it and share the images out, with fewer images than ranks the subdomains of each. Rank 0
+    gets the decisions, the others None.
 
     Args:
         run: run directory, its results file, or its directory `model`.

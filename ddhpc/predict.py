@@ -1,7 +1,8 @@
 """The trained method applied to new images: list the inputs -> share them out -> decide block by block -> gather.
 
 Each rank takes consecutive inputs, decodes as many as fit into its share of memory, and lets the local CNNs of all
-subdomains look at them one after the other. Nothing is communicated before all ranks are done.
+subdomains look at them one after the other; nothing is communicated before all ranks are done. Where there are fewer
+inputs than ranks, or an image is larger than that share, a group of ranks takes them and shares the subdomains out.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,6 @@ import numpy as np
 from ddhpc.errors import InputError
 from ddhpc.method.applying import Applied
 from ddhpc.method.calibration import tempered
-from ddhpc.method.decomposition import block
 from ddhpc.method.dependence import drops
 from ddhpc.method.solutions import Predictions
 from ddhpc.method.trained import Trained
@@ -32,6 +31,7 @@ from ddhpc.process import Process
 from ddhpc.results.model import Model
 from ddhpc.solver.maps import Maps, MapsWanted
 from ddhpc.solver.new_images import PackedSource, Source, list_sources
+from ddhpc.solver.sharing import Group, form_group
 from ddhpc.visible import tell
 from ddhpc.wording import plural
 
@@ -50,7 +50,7 @@ class Settings:
     calibrated: bool = False
     """Whether probabilities are calibrated by the temperature that the model keeps."""
     memory: float = 1.0
-    """GiB of whole images that a rank holds at once, but one image at least."""
+    """GiB of whole images that a rank holds at once, but one image at least; see `sharing.form_group`."""
     maps: MapsWanted | None = None
     """Maps of which subdomains spoke for the decisions, where these are wanted."""
 
@@ -64,7 +64,7 @@ def predict(
         model: see `results.model.open_model`.
         sources: packed files; files of images and volumes, directories of a DICOM series; directories and CSV tables of
             any of these but packed files.
-        comm: all ranks, which share the inputs out; `Process()` for one without MPI.
+        comm: all ranks, which share the inputs or their subdomains out; `Process()` for one without MPI.
         device: torch device of this rank.
         settings: see `Settings`.
 
@@ -100,41 +100,16 @@ def decide_all(
 ) -> Predictions | None:
     """`predict` for inputs that are listed, whose maps get their names later."""
     trained = model.trained
-    first = np.cumsum([0, *(len(source.ids) for source in listed)])
-    total = int(first[-1])
-    mine = range(*block(total, comm.size, comm.rank))
-    most = images_at_once(trained, settings.memory)
+    total = sum(len(source.ids) for source in listed)
+    group = form_group(comm, total, trained, settings.memory)
+    if comm.rank == 0 and group.ranks.size > 1:
+        tell(f"{plural(group.ranks.size, 'rank')} share the {trained.subdomains} subdomains of an image")
     applied = Applied(trained=trained, load=partial(model.load, coherent=settings.coherent), device=device)
-    shown = Shown(comm.rank == 0, len(mine), total, trained.subdomains)
-
-    def decide() -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-        """Numbers of the usable inputs of this rank, their decisions and drops, what is wrong with the others."""
-        numbers = [np.zeros(0, np.int64)]
-        decisions = [np.zeros((0, len(trained.classes)), np.float32)]
-        dropped = [np.zeros((0, trained.subdomains), np.float32)]
-        problems: list[str] = []
-        for source, start in zip(listed, first.tolist(), strict=False):
-            inputs = range(max(mine.start - start, 0), min(mine.stop - start, len(source.ids)))
-            for usable, images, wrong in source.blocks(inputs, most):
-                if images is not None:
-                    outputs = applied.outputs(images, partial(shown.part, len(usable)))
-                    numbers.append(start + np.array(usable))
-                    decisions.append(applied.fuse(outputs))
-                    if maps:
-                        dropped.append(drops(applied.fuse, outputs, maps.wanted.usual).astype(np.float32))
-                        maps.write(numbers[-1], decisions[-1], dropped[-1])
-                problems += wrong
-                shown.done(len(usable) + len(wrong))
-        return np.concatenate(numbers), np.concatenate(decisions), np.concatenate(dropped), problems
-
-    numbers, decisions, dropped, problems = comm.together(decide)
-    (used,) = comm.total(len(numbers))
-    numbers, decisions = comm.gather(numbers, used), comm.gather(decisions, used)
-    if maps:
-        dropped = comm.gather(dropped, used)
-    unusable = gather_texts(comm, problems)
-    if used == 0:
-        raise InputError(comm.broadcast(_none(unusable)))
+    mine = Decided(applied, maps)
+    shown = Shown(comm.rank == 0, len(group.inputs), total, len(group.subdomains))
+    comm.together(partial(decide, listed, group, mine, images_at_once(trained, settings.memory), shown))
+    group.ranks.free()
+    numbers, decisions, dropped, unusable = mine.gathered(comm)
     if comm.rank != 0:
         return None
     if settings.calibrated:
@@ -148,6 +123,55 @@ def decide_all(
         unusable=tuple(unusable),
         maps=maps.shown(numbers, dropped) if maps else None,
     )
+
+
+def decide(listed: Sequence[Source], group: Group, mine: Decided, most: int, shown: Shown) -> None:
+    """Decide the inputs of a group, up to `most` at once; its first rank has what is found. Collective in the group."""
+    start = 0
+    for source in listed:
+        stop = start + len(source.ids)
+        inputs = range(max(group.inputs.start, start) - start, min(group.inputs.stop, stop) - start)
+        for block in source.blocks(inputs, most):
+            usable, images, wrong = group.block(source, block)
+            if images is not None:
+                outputs = group.outputs(mine.applied, images, partial(shown.part, len(images)))
+                group.ranks.on_root(partial(mine.fuse, start + np.array(usable), outputs))
+            mine.problems += wrong
+            shown.done(len(block))
+        start = stop
+
+
+class Decided:
+    """What a rank has decided, and of which inputs it knows what is wrong with them."""
+
+    def __init__(self, applied: Applied, maps: Maps | None) -> None:
+        self.applied, self.maps = applied, maps
+        trained = applied.trained
+        self.numbers = [np.zeros(0, np.int64)]
+        self.decisions = [np.zeros((0, len(trained.classes)), np.float32)]
+        self.dropped = [np.zeros((0, trained.subdomains), np.float32)]
+        self.problems: list[str] = []
+
+    def fuse(self, numbers: np.ndarray, outputs: np.ndarray) -> None:
+        """Decide some inputs, with these numbers among all, by their local outputs [N, n, K + F]; make their maps."""
+        decisions = self.applied.fuse(outputs)
+        self.numbers.append(numbers)
+        self.decisions.append(decisions)
+        if self.maps:
+            dropped = drops(self.applied.fuse, outputs, self.maps.wanted.usual).astype(np.float32)
+            self.dropped.append(dropped)
+            self.maps.write(numbers, decisions, dropped)
+
+    def gathered(self, comm: Process) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+        """Numbers, decisions, drops and problems of all ranks on rank 0; InputError where all failed. Collective."""
+        rows = [np.concatenate(each) for each in (self.numbers, self.decisions, self.dropped)]
+        (used,) = comm.total(len(rows[0]))
+        unusable = gather_texts(comm, self.problems)
+        if used == 0:
+            raise InputError(comm.broadcast(_none(unusable)))
+        counts = (used, used, used if self.maps else 0)
+        numbers, decisions, dropped = (comm.gather(each, count) for each, count in zip(rows, counts, strict=True))
+        return numbers, decisions, dropped, unusable
 
 
 def temperature_of(trained: Trained, settings: Settings) -> float | None:
@@ -168,9 +192,8 @@ def check_maps(settings: Settings, trained: Trained) -> None:
 
 def images_at_once(trained: Trained, memory: float) -> int:
     """Images of a block that fits, with its local outputs, into so many GiB; one at least."""
-    image = np.dtype(trained.dtype).itemsize * trained.channels * prod(trained.image_shape)
     outputs = 4 * trained.subdomains * (len(trained.classes) + trained.features)
-    return max(1, min(MOST_IMAGES, int(memory * 2**30 // (image + outputs))))
+    return max(1, int(min(MOST_IMAGES, memory * 2**30 / (trained.image_bytes + outputs))))
 
 
 def warn_of(listed: Sequence[Source], model: Model, settings: Settings) -> None:

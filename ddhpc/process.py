@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -41,6 +41,26 @@ class Process:
     def broadcast(self, text: str, root: int = 0) -> str:
         """The root's text, on all ranks."""
         return text
+
+    def split(self, color: int) -> Process:
+        """Those of the ranks that give the same color, in the same order."""
+        return self
+
+    def free(self) -> None:
+        """Give up what MPI holds for it."""
+
+    def scatter(
+        self, give: Callable[[int], np.ndarray], shares: Sequence[Sequence[int]], into: Mapping[int, np.ndarray]
+    ) -> None:
+        """Fill the arrays of the subdomains that each rank owns with what rank 0 gives for each.
+
+        Args:
+            give: of rank 0, the array of a subdomain.
+            shares: the subdomains that each rank owns, by rank.
+            into: by subdomain of this rank, contiguous, of the shape and dtype of what is given.
+        """
+        for subdomain, array in into.items():
+            array[...] = give(subdomain)
 
     def gather(self, owned: np.ndarray, subdomains: int) -> np.ndarray:
         """The rows of all ranks, `subdomains` in all, on rank 0, in the order of the ranks; no rows elsewhere."""

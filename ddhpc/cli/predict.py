@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser
 
@@ -15,9 +16,10 @@ from ddhpc.wording import plural
 
 DESCRIPTION = (
     "Apply the model of a finished run to new images: the class of each, and the probability of every class. They are "
-    "prepared as `prepare` did it for the training, whose packed file is not needed. On several ranks the inputs are "
-    "shared out. A source that does not exist ends it. Files that are there and cannot be used are named with the "
-    "reason and left out; the exit code is 0 where any input was decided, and 2, with one line, where none was."
+    "prepared as `prepare` did it for the training, whose packed file is not needed. Ranks share the inputs out; where "
+    "there are fewer inputs than ranks, the subdomains of each. A source that does not exist ends it. Files that are "
+    "there and cannot be used are named with the reason and left out; the exit code is 0 where any input was decided, "
+    "and 2, with one line, where none was."
 )
 SOURCE = (
     "an image (.png, .jpg, .tif ...), a volume (.nii.gz, .mha, .nrrd, the directory of a DICOM series), a directory "
@@ -29,6 +31,9 @@ MAPS = (
     "picture NAME_map.png; for a volume NAME_map.nii.gz, float32 on the voxels of the file, with its affine, 0 where "
     "nothing was seen (of a packed file on the packed voxels, with their spacing where it is known, else the "
     "identity). Blocks have no overlap; the coarse image is told in the legend or header. --csv then has all values"
+)
+MEMORY = (
+    "of whole images that a rank holds at once, but one image at least; ranks share the subdomains of larger images"
 )
 
 
@@ -62,9 +67,7 @@ def arguments() -> ArgumentParser:
         action="store_true",
         help="calibrate the probabilities by the temperature that was fitted on val; the decided classes stay",
     )
-    options.add_argument(
-        "--memory", type=float, default=1.0, metavar="GIB", help="of whole images that a rank holds at once"
-    )
+    options.add_argument("--memory", type=float, default=1.0, metavar="GIB", help=MEMORY)
     options.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it computes")
     options.add_argument(
         "--threads",
@@ -76,14 +79,19 @@ def arguments() -> ArgumentParser:
     return options
 
 
-def run(argv: list[str], started: float) -> None:
-    """Predict: the trained method on new images."""
+def given_options(argv: list[str]) -> Any:
+    """The options as typed, checked as far as they tell by themselves."""
     given = parse(arguments(), argv)
     if given.memory < 0:
         raise InputError(f"--memory {given.memory}: expected 0 or more GiB")
     if given.threads < 0:
         raise InputError(f"--threads {given.threads}: expected 0 or more threads")
-    device = Run(device=given.device, threads=given.threads)
+    return given
+
+
+def run(argv: list[str], started: float) -> None:
+    """Predict: the trained method on new images."""
+    given = given_options(argv)
     csv = Path(given.csv) if given.csv else None
 
     from ddhpc.parallel.communicator import world
@@ -98,7 +106,7 @@ def run(argv: list[str], started: float) -> None:
     if csv:
         comm.on_root(partial(check_csv, csv, overwrite=given.overwrite))
     model = comm.together(partial(open_model, Path(given.run)))
-    here = comm.together(partial(place, comm, device))
+    here = comm.together(partial(place, comm, Run(device=given.device, threads=given.threads)))
     maps = None
     if given.maps:
         maps = comm.together(partial(maps_wanted, Path(given.maps), Path(given.run), overwrite=given.overwrite))

@@ -7,7 +7,7 @@ themselves.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ import numpy as np
 from ddhpc.data.packed import Packed
 from ddhpc.method import coarse
 from ddhpc.method.coarse_images import CoarseImages, coarse_image
-from ddhpc.method.decomposition import Window, extent, whole
+from ddhpc.method.decomposition import extent, whole
 from ddhpc.method.local import local_outputs
 from ddhpc.method.trained import Trained
 from ddhpc.method.windows import hold
@@ -29,19 +29,18 @@ Load = Callable[["nn.Module", "int | None"], None]
 
 
 class Block(ABC):
-    """Some whole images in stored units."""
+    """Some images in stored units."""
 
     @abstractmethod
     def __len__(self) -> int:
         """Images, n."""
 
     @abstractmethod
-    def read(self, window: Window) -> np.ndarray:
-        """A window of all of them, [n, C, *window] of the stored dtype."""
+    def windows(self, trained: Trained, subdomain: int) -> np.ndarray:
+        """What the local CNN of a subdomain sees of all of them, [n, C, *extent].
 
-    @abstractmethod
-    def coarse(self, shape: tuple[int, ...]) -> np.ndarray:
-        """All of them restricted, [n, C, *shape] float32."""
+        Of the stored dtype; for the coarse image float32.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,24 +55,18 @@ class Stored(Block):
     def __len__(self) -> int:
         return int(self.images.stop - self.images.start)
 
-    def read(self, window: Window) -> np.ndarray:
+    def windows(self, trained: Trained, subdomain: int) -> np.ndarray:
         """See `Block`."""
+        window = trained.window(subdomain)
+        if trained.sees_coarse_image(subdomain):
+            coarse = CoarseImages(packed=self.packed, image_shape=extent(window))
+            return coarse.read(self.split, window, self.images)
         return self.packed.read(self.split, window, self.images)
-
-    def coarse(self, shape: tuple[int, ...]) -> np.ndarray:
-        """See `Block`."""
-        return CoarseImages(packed=self.packed, image_shape=shape).read(self.split, whole(shape), self.images)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded(Block):
-    """Images in memory.
-
-    Example:
-        >>> block = Decoded(pixels=np.zeros((3, 1, 28, 28), np.uint8))
-        >>> block.read((slice(0, 14), slice(0, 10))).shape, block.coarse((7, 7)).shape
-        ((3, 1, 14, 10), (3, 1, 7, 7))
-    """
+    """Whole images in memory."""
 
     pixels: np.ndarray
     """[n, C, *spatial] of the stored dtype."""
@@ -81,13 +74,28 @@ class Decoded(Block):
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def read(self, window: Window) -> np.ndarray:
+    def windows(self, trained: Trained, subdomain: int) -> np.ndarray:
         """See `Block`."""
-        return self.pixels[(slice(None), slice(None), *window)]
+        if trained.sees_coarse_image(subdomain):
+            return coarse_image(self.pixels, trained.extent(subdomain))
+        return self.pixels[(slice(None), slice(None), *trained.window(subdomain))]
 
-    def coarse(self, shape: tuple[int, ...]) -> np.ndarray:
+
+@dataclass(frozen=True, kw_only=True)
+class Cut(Block):
+    """The windows of some subdomains in memory, without the rest of the images."""
+
+    count: int
+    """Images."""
+    held: Mapping[int, np.ndarray]
+    """By subdomain, see `Block.windows`."""
+
+    def __len__(self) -> int:
+        return self.count
+
+    def windows(self, trained: Trained, subdomain: int) -> np.ndarray:
         """See `Block`."""
-        return coarse_image(self.pixels, shape)
+        return self.held[subdomain]
 
 
 @dataclass(kw_only=True)
@@ -98,7 +106,7 @@ class Applied:
 
         model = open_model(Path("runs/latest"))
         applied = Applied(trained=model.trained, load=model.load, device="cpu")
-        outputs = applied.outputs(Decoded(pixels=np.zeros((1, 1, 28, 28), np.uint8)))
+        outputs = applied.outputs(Decoded(pixels=np.zeros((1, 1, 28, 28), np.uint8)), range(4))
         applied.fuse(outputs)                                                    # [1, 10] float32
     """
 
@@ -109,18 +117,18 @@ class Applied:
     """The last network, whose weights those of the next subdomain replace where it is alike."""
     _coarse: nn.Module | None = None
 
-    def outputs(self, block: Block, after_each: Callable[[], None] = lambda: None) -> np.ndarray:
-        """The local outputs [N, n, K + F] float32 for a block of images; calls `after_each` subdomain.
+    def outputs(self, block: Block, subdomains: range, after_each: Callable[[], None] = lambda: None) -> np.ndarray:
+        """The local outputs of some subdomains, [their number, n, K + F] float32; calls `after_each`.
 
         On a CPU with one thread those for an image do not depend on the others of the block, and have the bits of those
         that the training has stored. Those of absent subdomains are zeros.
         """
         trained = self.trained
-        shape = (trained.subdomains, len(block), len(trained.classes) + trained.features)
+        shape = (len(subdomains), len(block), len(trained.classes) + trained.features)
         outputs = np.zeros(shape, np.float32)
-        for n, network in enumerate(trained.networks):
-            if network.present:
-                outputs[n] = self._local_outputs(block, n)
+        for row, n in enumerate(subdomains):
+            if trained.networks[n].present:
+                outputs[row] = self._local_outputs(block, n)
             after_each()
         return outputs
 
@@ -130,10 +138,7 @@ class Applied:
 
     def _local_outputs(self, block: Block, subdomain: int) -> np.ndarray:
         trained = self.trained
-        if trained.sees_coarse_image(subdomain):
-            pixels = block.coarse(trained.extent(subdomain))
-        else:
-            pixels = block.read(trained.window(subdomain))
+        pixels = block.windows(trained, subdomain)
         core, mean, std = whole(extent(trained.window(subdomain))), np.array(trained.mean), np.array(trained.std)
         images = hold([pixels], len(block), core, mean, std, self.device)
         return local_outputs(self._local_cnn(subdomain), images, trained.precision, trained.features)

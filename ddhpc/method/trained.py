@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,6 +74,11 @@ class Trained:
     def subdomains(self) -> int:
         """N, with the coarse image."""
         return len(self.decomposition)
+
+    @property
+    def image_bytes(self) -> int:
+        """Of a whole image as it is stored."""
+        return np.dtype(self.dtype).itemsize * self.channels * prod(self.image_shape)
 
     def sees_coarse_image(self, subdomain: int) -> bool:
         """Whether the image of a subdomain is the coarse image, of which its window is all."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import prod
 from typing import TYPE_CHECKING, TypeVar
 
@@ -82,6 +83,21 @@ class Communicator(Process):
         self.mpi.Bcast(buffer, root)
         return buffer.tobytes().decode()
 
+    def scatter(
+        self, give: Callable[[int], np.ndarray], shares: Sequence[Sequence[int]], into: Mapping[int, np.ndarray]
+    ) -> None:
+        """See `Process`; collective. One array after the other is under way, so rank 0 holds no second copy of all."""
+        if self.rank > 0:
+            for array in into.values():
+                with in_rows(array) as message:
+                    self.mpi.Recv(message, 0)
+            return
+        super().scatter(give, shares, into)
+        for rank, share in enumerate(shares[1:], 1):
+            for subdomain in share:
+                with in_rows(np.ascontiguousarray(give(subdomain))) as message:
+                    self.mpi.Send(message, rank)
+
     def gather(self, owned: np.ndarray, subdomains: int) -> np.ndarray:
         """Rows of the subdomains that each rank owns, gathered on rank 0; collective.
 
@@ -153,6 +169,18 @@ def mpi_library() -> str:
     from mpi4py import MPI
 
     return MPI.Get_library_version().splitlines()[0].rstrip("\0").split(",")[0]
+
+
+@contextmanager
+def in_rows(array: np.ndarray) -> Iterator[tuple[np.ndarray, int, MPI.Datatype]]:
+    """An array [..., n] as a message counted in rows of n, so that it may be of more than 2^31 bytes."""
+    from mpi4py import MPI
+
+    row = MPI.BYTE.Create_contiguous(array.itemsize * array.shape[-1]).Commit()
+    try:
+        yield array, prod(array.shape[:-1]), row
+    finally:
+        row.Free()
 
 
 def wait(request: MPI.Request, tick: Callable[[], None] = lambda: None, seconds: float = math.inf) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import h5py
 import numpy as np
@@ -37,10 +37,16 @@ class Source(ABC):
     """[S] int64, -1 where none are wanted."""
     left_out: Mapping[str, str]
     """Paths of files in directories that are no inputs, and the reason."""
+    has_windows: ClassVar[bool]
+    """Whether windows are read without the rest of the images."""
+
+    def blocks(self, inputs: range, most: int) -> list[range]:
+        """Some inputs in blocks of up to `most`, as `block` takes them."""
+        return [inputs[start : start + most] for start in range(0, len(inputs), most)]
 
     @abstractmethod
-    def blocks(self, inputs: range, most: int) -> Iterator[tuple[list[int], Block | None, list[str]]]:
-        """For blocks of up to `most` of some inputs: those that could be used, their images, what is wrong with others.
+    def block(self, inputs: range) -> tuple[list[int], Block | None, list[str]]:
+        """Of a block those that could be used, their images, what is wrong with the others.
 
         There are no images where none of a block could be used.
         """
@@ -52,6 +58,8 @@ class Source(ABC):
 
 class PackedSource(Source):
     """All splits of a packed file; ids are `split/id`, behind the path where there are several packed files."""
+
+    has_windows = True
 
     def __init__(self, path: Path, trained: Trained, labels: bool) -> None:
         self.packed = packed = open_packed(path)
@@ -70,17 +78,28 @@ class PackedSource(Source):
         self.labels = known if labels else np.full(len(known), -1)
         self.left_out = {}
 
-    def blocks(self, inputs: range, most: int) -> Iterator[tuple[list[int], Block | None, list[str]]]:
-        """See `Source`."""
-        first = 0
+    def blocks(self, inputs: range, most: int) -> list[range]:
+        """See `Source`; each is of one split."""
+        found, first = [], 0
         for split in SPLITS:
-            count = self.packed.samples[split]
-            lower, upper = max(inputs.start - first, 0), min(inputs.stop - first, count)
-            for start in range(lower, upper, most):
-                stop = min(start + most, upper)
-                images = Stored(packed=self.packed, split=split, images=slice(start, stop))
-                yield list(range(first + start, first + stop)), images, []
-            first += count
+            last = first + self.packed.samples[split]
+            found += super().blocks(range(max(inputs.start, first), min(inputs.stop, last)), most)
+            first = last
+        return found
+
+    def block(self, inputs: range) -> tuple[list[int], Block | None, list[str]]:
+        """See `Source`."""
+        split, start = self._place(inputs.start)
+        images = Stored(packed=self.packed, split=split, images=slice(start, start + len(inputs)))
+        return list(inputs), images, []
+
+    def _place(self, number: int) -> tuple[str, int]:
+        """The split of an input, and its number there."""
+        for split in SPLITS:
+            if number < self.packed.samples[split]:
+                return split, number
+            number -= self.packed.samples[split]
+        raise IndexError(number)
 
     def whole(self, number: int) -> Picture | Frame:
         """As it is packed, all that is left; see `Source`."""
@@ -93,16 +112,14 @@ class PackedSource(Source):
             known = Preparation.from_json(text, self.packed.path) if text else None
             x, y, z = shape
             return packed_frame((x, y, z), getattr(known, "spacing", None))
-        for split in SPLITS:
-            if number < self.packed.samples[split]:
-                break
-            number -= self.packed.samples[split]
-        pixels = np.rint(255 * shown(self.packed.sample(split, number))).astype(np.uint8)
+        pixels = np.rint(255 * shown(self.packed.sample(*self._place(number)))).astype(np.uint8)
         return Picture(image=Image.fromarray(pixels), seen=(0, 0, shape[1], shape[0]))
 
 
 class FileSource(Source):
-    """Files that are prepared as those of the training were."""
+    """Files that are prepared as those of the training were, each as a whole: resampling and checks see all of it."""
+
+    has_windows = False
 
     def __init__(self, path: Path, trained: Trained, labels: bool) -> None:
         from ddhpc.data.sources.inputs import list_inputs
@@ -127,23 +144,21 @@ class FileSource(Source):
         index = {name: n for n, name in enumerate(trained.classes)}
         self.labels = np.array([index[each.label] if each.label is not None else -1 for each in listed.samples])
 
-    def blocks(self, inputs: range, most: int) -> Iterator[tuple[list[int], Block | None, list[str]]]:
+    def block(self, inputs: range) -> tuple[list[int], Block | None, list[str]]:
         """See `Source`."""
         from ddhpc.data.sources.preparation import UnusableFile
 
-        for start in range(inputs.start, inputs.stop, most):
-            numbers = range(start, min(start + most, inputs.stop))
-            shape = (self.preparation.channels, *self.preparation.image_shape)
-            pixels = np.empty((len(numbers), *shape), self.preparation.stored_dtype)
-            usable: list[int] = []
-            problems: list[str] = []
-            for n in numbers:
-                try:
-                    pixels[len(usable)] = self.preparation.apply(self.paths[n])
-                    usable.append(n)
-                except UnusableFile as error:  # noqa: PERF203 - one file must not end the others
-                    problems.append(str(error))
-            yield usable, Decoded(pixels=pixels[: len(usable)]) if usable else None, problems
+        shape = (self.preparation.channels, *self.preparation.image_shape)
+        pixels = np.empty((len(inputs), *shape), self.preparation.stored_dtype)
+        usable: list[int] = []
+        problems: list[str] = []
+        for n in inputs:
+            try:
+                pixels[len(usable)] = self.preparation.apply(self.paths[n])
+                usable.append(n)
+            except UnusableFile as error:  # noqa: PERF203 - one file must not end the others
+                problems.append(str(error))
+        return usable, Decoded(pixels=pixels[: len(usable)]) if usable else None, problems
 
     def whole(self, number: int) -> Picture | Frame:
         """See `Source`."""

@@ -139,6 +139,7 @@ def test_files_get_the_decisions_that_the_training_stored(kind, tmp_path):
     check_files(trained(tmp_path, kind))
     if kind == "nifti":
         check_map_of_volume(tmp_path)
+        check_ranks_share_a_volume(tmp_path)
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -263,6 +264,14 @@ def check_map_of_volume(cwd):
     packed, _ = next(iter(in_maps(cwd, cwd / "packed", [cwd / "moved.h5"]).values()))
     assert np.allclose(nib.load(packed).affine, np.diag([1.6, 1.1, 2, 1]))
     assert nib.load(packed).shape == (12, 10, 9)
+
+
+def check_ranks_share_a_volume(cwd):
+    done = mpirun(2, "predict", "run", "files/yes/3.nii.gz", "--threads", 1, "--csv", "shared.csv", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    assert "2 ranks share the 3 subdomains of an image" in done.stdout
+    (row,) = rows(cwd / "shared.csv")
+    assert [np.float32(row[f"probability_{name}"]) for name in ("no", "yes")] == stored(cwd)["yes/3.nii.gz"].tolist()
 
 
 def refused(message, cwd, folder, *sources, overwrite=False, **settings):
