@@ -13,6 +13,7 @@ from ddhpc.method import coarse
 from ddhpc.method.dependence import drops
 from ddhpc.method.fusions import BLOCK, vote
 from ddhpc.report.figures import domain
+from ddhpc.report.figures.view import Domain
 from ddhpc.report.picture import Pictures
 from ddhpc.report.section import OLD, Section
 from ddhpc.results import mean_outputs, names, stored_outputs
@@ -47,7 +48,7 @@ def examples(labels: np.ndarray, final: np.ndarray, vote: np.ndarray, found: np.
     return sorted(turns[:count])
 
 
-def dependence(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Section:
+def dependence(file: h5py.File, area: Domain, pictures: Pictures) -> Section:
     """The section on what drove single decisions of a run."""
     title, subdomains = "What drove single decisions", len(file["subdomain"])
     leave = partial(Section, name="dependence", title=title)

@@ -10,6 +10,7 @@ import numpy as np
 from ddhpc.config import Config
 from ddhpc.data.packed import Packed, find, open_packed
 from ddhpc.data.packed.pictures import shown
+from ddhpc.data.sources.preparation import Preparation
 from ddhpc.errors import InputError
 from ddhpc.method.coarse_images import CoarseImages
 from ddhpc.method.decomposition import whole
@@ -22,6 +23,13 @@ class Pictures:
     packed: Packed | None
     lacking: str
     """A sentence where there are none, else empty."""
+
+    @property
+    def of_patients(self) -> bool:
+        """Whether they are volumes that `prepare` has turned to the axes RAS."""
+        if self.packed is None or not self.packed.preparation:
+            return False
+        return Preparation.from_json(self.packed.preparation, self.packed.path).kind == "volumes"
 
     def of(self, sample: int) -> np.ndarray | None:
         """A test image ready to be shown: [*spatial] float, or [*spatial, 3] for three channels, from 0 to 1."""

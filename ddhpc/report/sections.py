@@ -11,6 +11,7 @@ from ddhpc.method.metrics import scores
 from ddhpc.report.ablation import ablation
 from ddhpc.report.dependence import dependence
 from ddhpc.report.figures import accuracy, domain, training
+from ddhpc.report.figures.view import Domain
 from ddhpc.report.learning import curves
 from ddhpc.report.metrics import metrics
 from ddhpc.report.picture import Pictures
@@ -30,7 +31,7 @@ def sections(file: h5py.File, baseline: h5py.File | None, pictures: Pictures, as
         pictures: the test images of the run.
         asked: what else to show.
     """
-    area = _domain(file)
+    area = _domain(file, pictures)
     return [
         _decomposition(file, area, pictures),
         _fusions(file, baseline),
@@ -46,14 +47,15 @@ def sections(file: h5py.File, baseline: h5py.File | None, pictures: Pictures, as
     ]
 
 
-def _domain(file: h5py.File) -> domain.Domain:
+def _domain(file: h5py.File, pictures: Pictures) -> Domain:
     attributes = file["decomposition"].attrs
     shape, grid = (tuple(attributes[name].tolist()) for name in ("image_shape", "grid"))
     coarse = tuple(attributes["coarse_shape"].tolist()) if has_coarse_image(file) else ()
-    return domain.Domain(shape=shape, grid=grid, overlap=int(attributes["overlap"]), coarse_shape=coarse)
+    overlap, patient = int(attributes["overlap"]), pictures.of_patients
+    return Domain(shape=shape, grid=grid, overlap=overlap, coarse_shape=coarse, patient=patient)
 
 
-def _decomposition(file: h5py.File, area: domain.Domain, pictures: Pictures) -> Section:
+def _decomposition(file: h5py.File, area: Domain, pictures: Pictures) -> Section:
     chosen = critical_path(file).slowest
     name = names(file["samples/test/id"])[0]
     caption = (
@@ -64,8 +66,13 @@ def _decomposition(file: h5py.File, area: domain.Domain, pictures: Pictures) -> 
     if has_coarse_image(file):
         shape = by(file["decomposition"].attrs["coarse_shape"])
         caption += f" Subdomain {len(area.blocks)} is the coarse image: the whole image, restricted to {shape}."
+    if area.patient:
+        caption += (
+            " Slices are shown as radiologists look at them: the patient's right (R) at the left, the front (A) at the "
+            "top. In the table x goes to the right, y to the front and z up."
+        )
     lower, upper = file["decomposition/lower"][...], file["decomposition/upper"][...]
-    sides = ("rows", "columns", "slices")[: len(area.shape)]
+    sides = ("rows", "columns") if len(area.shape) == 2 else ("x", "y", "z")
     return Section(
         name="decomposition",
         title="The image and its subdomains",
@@ -121,7 +128,7 @@ def _scored(name: str, found: dict[str, float], file: h5py.File, subdomain: int)
     return accuracy.Scored(name=name, accuracy=share, low=found["accuracy_low"], high=found["accuracy_high"])
 
 
-def _local(file: h5py.File, area: domain.Domain) -> Section:
+def _local(file: h5py.File, area: Domain) -> Section:
     title = "Accuracy of the local CNNs"
     if len(area.blocks) == 1:
         return Section(name="local", title=title, caption="This is the global CNN: there is no grid to show.")

@@ -1,13 +1,12 @@
 """Figures over the image domain: the decomposition, a number for each subdomain, what drove single decisions.
 
-Volumes are shown layer by layer along their last axis, images as the only layer.
+Volumes are shown layer by layer along their last axis, images as the only layer; see `view`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import matplotlib
 import numpy as np
@@ -19,8 +18,9 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
 from ddhpc.colours import BLUE, GREY, ORANGE, PALE, SKY, VERMILLION
-from ddhpc.method.decomposition import Window, windows
+from ddhpc.method.decomposition import Window
 from ddhpc.report.figures.style import SHARES, ink, new_figure
+from ddhpc.report.figures.view import Domain, Panel, panels
 
 WRITTEN_CELLS = 100
 """Subdomains of a layer up to which numbers are written into them."""
@@ -32,51 +32,6 @@ COARSE_WIDTH = 0.4
 """Of the coarse image beside an image, as a share of it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Domain:
-    """The image domain and its decomposition, images as volumes of one layer."""
-
-    shape: tuple[int, ...]
-    """Pixels along each of the d dimensions."""
-    grid: tuple[int, ...]
-    overlap: int
-    coarse_shape: tuple[int, ...] = ()
-    """Pixels of the coarse image along each dimension; empty where there is none."""
-
-    @property
-    def layers(self) -> int:
-        """Subdomains along the last axis of a volume; 1 for images."""
-        return self.grid[2] if len(self.grid) == 3 else 1
-
-    @cached_property
-    def windows(self) -> list[Window]:
-        """Of the subdomains, with overlap."""
-        return windows(self.shape, self.grid, self.overlap)
-
-    @cached_property
-    def blocks(self) -> list[Window]:
-        """Of the subdomains, without overlap."""
-        return windows(self.shape, self.grid, 0)
-
-    def members(self, layer: int) -> range:
-        """The subdomains of a layer, row by row."""
-        return range(layer, len(self.blocks), self.layers)
-
-    def cut(self, image: np.ndarray, layer: int) -> np.ndarray:
-        """The picture [H, W] or [H, W, 3] of an image (itself) or a volume (amid the layer)."""
-        if len(self.grid) == 2:
-            return image
-        side = self.blocks[layer][2]
-        return np.asarray(image[:, :, (side.start + side.stop) // 2])
-
-    def title(self, layer: int) -> str:
-        """Which slice `cut` shows."""
-        if len(self.grid) == 2:
-            return ""
-        side = self.blocks[layer][2]
-        return f"layer {layer}: slice {(side.start + side.stop) // 2}"
-
-
 def decomposition(domain: Domain, image: np.ndarray | None, chosen: int) -> Figure:
     """The decomposition drawn over an image, with the overlap and the window of one subdomain.
 
@@ -85,26 +40,24 @@ def decomposition(domain: Domain, image: np.ndarray | None, chosen: int) -> Figu
         image: [*shape] or [*shape, 3] to draw over, None for an empty canvas.
         chosen: the subdomain whose window is drawn.
     """
-    panels: list[tuple[str, np.ndarray | None, tuple[int, int], Sequence[int]]] = [
-        (domain.title(layer), None if image is None else domain.cut(image, layer), (0, 1), domain.members(layer))
-        for layer in range(domain.layers)
+    drawn, shape = panels(domain, image), domain.shown_shape
+    columns = min(len(drawn), 2)
+    rows = -(-len(drawn) // columns)
+    aspects = [shape[panel.sides[0]] / shape[panel.sides[1]] for panel in drawn]
+    heights = [
+        0.25 + 5.2 / columns * min(max(aspects[row * columns : (row + 1) * columns]), 1.5) for row in range(rows)
     ]
-    if len(domain.grid) == 3:
-        amid = domain.shape[1] // 2
-        met = [n for n, block in enumerate(domain.blocks) if block[1].start <= amid < block[1].stop]
-        panels.append((f"from the side: column {amid}", None if image is None else image[:, amid], (0, 2), met))
-    columns = min(len(panels), 2)
-    rows = -(-len(panels) // columns)
-    shapes = [domain.shape[sides[0]] / domain.shape[sides[1]] for _, _, sides, _ in panels]
-    heights = [0.25 + 5.2 / columns * min(max(shapes[row * columns : (row + 1) * columns]), 1.5) for row in range(rows)]
     figure = new_figure(min(0.5 + sum(heights), 16))
     grid = figure.subplots(rows, columns, squeeze=False, height_ratios=heights).ravel()
-    for axes in grid[len(panels) :]:
+    for axes in grid[len(drawn) :]:
         axes.axis("off")
-    for axes, (title, picture, sides, members) in zip(grid, panels, strict=False):
-        axes.set_title(title)
-        _canvas(axes, picture, (domain.shape[sides[0]], domain.shape[sides[1]]))
-        _draw_windows(axes, domain, members, sides, chosen)
+    for axes, panel in zip(grid, drawn, strict=False):
+        axes.set_title(panel.title)
+        _canvas(axes, panel.picture, (shape[panel.sides[0]], shape[panel.sides[1]]))
+        _draw_windows(axes, domain, panel, chosen)
+        if panel.upward:
+            axes.invert_yaxis()
+        _mark(axes, panel.marks)
     legend = [Patch(fill=False, edgecolor=ORANGE, linewidth=2, label="blocks")]
     if domain.overlap and len(domain.blocks) > 1:
         legend += [Patch(color=SKY, alpha=0.6, label=f"overlap ({domain.overlap} on each side)")]
@@ -124,8 +77,17 @@ def _canvas(axes: Axes, picture: np.ndarray | None, shape: tuple[int, int]) -> N
     axes.spines[:].set_visible(False)
 
 
-def _draw_windows(axes: Axes, domain: Domain, members: Sequence[int], sides: tuple[int, int], chosen: int) -> None:
-    height, width = (domain.shape[side] for side in sides)
+def _mark(axes: Axes, letters: str) -> None:
+    """Letters at the left, right, top and bottom edge of a picture."""
+    places = ((0.01, 0.5, "left", "center"), (0.99, 0.5, "right", "center"), (0.5, 0.99, "center", "top"))
+    for letter, (x, y, ha, va) in zip(letters, (*places, (0.5, 0.01, "center", "bottom")), strict=False):
+        outline = [withStroke(linewidth=2.5, foreground="black")]
+        axes.text(x, y, letter, ha=ha, va=va, color="white", fontsize=9, transform=axes.transAxes, path_effects=outline)
+
+
+def _draw_windows(axes: Axes, domain: Domain, panel: Panel, chosen: int) -> None:
+    sides, members = panel.sides, panel.members
+    height, width = (domain.shown_shape[side] for side in sides)
     cover = np.zeros((height, width))
     for n in members:
         cover[domain.windows[n][sides[0]], domain.windows[n][sides[1]]] += 1
@@ -178,31 +140,31 @@ def heat_map(domain: Domain, shares: np.ndarray, label: str) -> Figure:
     """
     columns = min(domain.layers, 2)
     rows = -(-domain.layers // columns)
-    aspect = domain.grid[0] / domain.grid[1]
+    aspect = domain.shown_grid[0] / domain.shown_grid[1]
     figure = new_figure(min(0.4 + rows * (0.3 + 4.6 / columns * min(max(aspect, 0.3), 1.2)), 16))
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in panels[domain.layers :]:
+    subplots = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in subplots[domain.layers :]:
         axes.axis("off")
     norm = Normalize(float(np.nanmin(100 * shares)), float(np.nanmax(100 * shares)))
     colours = matplotlib.colormaps[SHARES]
     for layer in range(domain.layers):
-        axes, members = panels[layer], domain.members(layer)
-        values = 100 * shares[list(members)].reshape(domain.grid[:2])
+        axes, values = subplots[layer], 100 * domain.cells(layer, shares)
+        numbers = domain.cells(layer, np.arange(len(shares)))
         axes.imshow(values, cmap=colours, norm=norm)
         axes.set(xticks=[], yticks=[], title=f"layer {layer}" if len(domain.grid) == 3 else "")
         axes.spines[:].set_visible(False)
-        for n, (row, column) in zip(members, np.ndindex(*domain.grid[:2]), strict=True):
-            value = values[row, column]
+        for row, column in np.ndindex(values.shape):
+            value, n = values[row, column], numbers[row, column]
             if np.isnan(value):
                 axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=PALE, edgecolor=GREY, hatch="//"))
-            if len(members) > WRITTEN_CELLS:
+            if values.size > WRITTEN_CELLS:
                 continue
             colour = "black" if np.isnan(value) else ink(colours, float(norm(value)))
             shown = "absent" if np.isnan(value) else f"{value:.1f}"
-            size = min(10.0, 70 / columns / max(domain.grid[:2]))
+            size = min(10.0, 70 / columns / max(values.shape))
             axes.text(column, row, shown, ha="center", va="center", color=colour, fontsize=size)
             axes.text(column - 0.45, row - 0.42, str(n), ha="left", va="top", color=colour, fontsize=0.65 * size)
-    figure.colorbar(ScalarMappable(norm, colours), ax=panels.tolist(), label=label, fraction=0.046, pad=0.03)
+    figure.colorbar(ScalarMappable(norm, colours), ax=subplots.tolist(), label=label, fraction=0.046, pad=0.03)
     return figure
 
 
@@ -229,21 +191,23 @@ def dependence(domain: Domain, decisions: Sequence[Driven]) -> Figure:
         columns = min(needed, PANELS)
         each, widths = -(-needed // columns) * columns, [1] * columns
     rows = -(-len(decisions) * each // columns)
-    aspect = min(domain.shape[0] / domain.shape[1], 1.5)
+    shape = domain.shown_shape
+    aspect = min(shape[0] / shape[1], 1.5)
     width = 5.2 / sum(widths)
     figure = new_figure(0.5 + rows * (0.5 + width * aspect))
-    panels = figure.subplots(rows, columns, squeeze=False, width_ratios=widths).ravel()
-    for axes in panels:
+    subplots = figure.subplots(rows, columns, squeeze=False, width_ratios=widths).ravel()
+    for axes in subplots:
         axes.axis("off")
         axes.set_anchor("N")
-    written = width / domain.grid[1] > NARROWEST
+    written = width / domain.shown_grid[1] > NARROWEST
     largest = max(float(np.abs([decision.drops for decision in decisions]).max()), 1e-6)
     for sample, decision in enumerate(decisions):
         for layer in range(domain.layers):
-            axes = panels[sample * each + layer]
+            axes = subplots[sample * each + layer]
             axes.axis("on")
             image = decision.image
-            _canvas(axes, None if image is None else domain.cut(image, layer), (domain.shape[0], domain.shape[1]))
+            _canvas(axes, None if image is None else domain.cut(image, layer), (shape[0], shape[1]))
+            _mark(axes, "RLAP" if domain.patient and layer == 0 else "")
             # Not in the layout, where a long title would push the next column away.
             title = axes.set_title(decision.title if layer == 0 else "\n", loc="left", fontsize=8)
             title.set_in_layout(layer > 0 or each == 1)
@@ -252,7 +216,7 @@ def dependence(domain: Domain, decisions: Sequence[Driven]) -> Figure:
             for n in domain.members(layer):
                 _draw_drop(axes, domain.blocks[n], float(decision.drops[n]), largest, written)
         if coarse:
-            _draw_coarse_image(panels[sample * each + domain.layers], domain, decision, largest)
+            _draw_coarse_image(subplots[sample * each + domain.layers], domain, decision, largest)
     handles = [Patch(color=VERMILLION, label="spoke for the decision"), Patch(color=BLUE, label="against it")]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
@@ -260,9 +224,9 @@ def dependence(domain: Domain, decisions: Sequence[Driven]) -> Figure:
 
 def _draw_coarse_image(axes: Axes, domain: Domain, decision: Driven, largest: float) -> None:
     """The coarse image, of a volume the slice amid it, and how much it spoke for the decision."""
-    image, shape = decision.coarse_image, domain.coarse_shape
-    if image is not None and len(shape) == 3:
-        image = image[:, :, shape[2] // 2]
+    image, shape = decision.coarse_image, domain.turned(domain.coarse_shape)
+    if image is not None:
+        image = domain.seen(image)[:, :, shape[2] // 2] if len(shape) == 3 else image
     axes.axis("on")
     axes.set_title("\n", fontsize=8)
     _canvas(axes, image, (shape[0], shape[1]))
