@@ -33,8 +33,8 @@ DATASETS: dict[str, tuple[str, str]] = {
     **{f"coarse/{split}/decision": (FLOAT, f"{split} K") for split in SPLITS},
     **{f"coarse/history/{name}": (FLOAT, "C") for name in ("loss", "accuracy")},
 }
-"""Kinds of the elements, and extents: N subdomains, K classes, E epochs, C of the coarse DNN, d dimensions, samples by
-their split."""
+"""Kinds of the elements, and extents: N subdomains, K classes, E epochs, C of the coarse DNN (0 of a single subdomain),
+d dimensions, samples by their split."""
 
 _VALIDATED = ("local/history/val_loss", "local/history/val_accuracy")
 _COARSE_VALIDATED = ("coarse/history/val_loss", "coarse/history/val_accuracy")
@@ -150,7 +150,8 @@ def _check_datasets(file: h5py.File) -> dict[str, int]:
         if not isinstance(found, h5py.Dataset) or found.shape is None:
             raise ValueError(f"lacks the dataset {name}")
         wanted = tuple(sizes.setdefault(axis, size) for axis, size in zip(axes, found.shape, strict=False))
-        if found.dtype.kind not in kinds or found.shape != wanted or len(axes) != found.ndim or not found.size:
+        sound = found.dtype.kind in kinds and found.shape == wanted and len(axes) == found.ndim
+        if not sound or not (found.size or extents == "C"):
             raise ValueError(
                 f"its dataset {name} is {found.dtype} {found.shape}; expected {_shown(kinds)} and a shape ({extents}) "
                 "that fits to the others"
