@@ -86,6 +86,11 @@ test-shell: $(ready_to_test)
 	for script in $(shell_scripts); do bash -n $$script; done
 	if command -v shellcheck; then shellcheck $(shell_scripts); else echo "shellcheck is not installed: skipped"; fi
 
+.PHONY: bare
+SUITE ?= bookworm
+bare: ## set-up and a short training in a bare Debian, SUITE=bookworm or trixie, as root: ten minutes, not part of `make test`
+	containers/bare.sh $(SUITE) .cache/bare-$(SUITE) --local.epochs 1 --coarse.epochs 2
+
 .PHONY: docs
 docs: $(ready) ## the documents as a site, links checked: site/index.html
 	python -c 'import zensical, latex2mathml' 2>/dev/null || python -m pip install -q -e '.[docs]'

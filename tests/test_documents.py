@@ -29,6 +29,9 @@ PAGES = {
     )
 }
 SITE = (ROOT / "zensical.toml").read_text()
+COMMAND = re.compile(
+    r"\s*(?:[^#]*python -m ddhpc\b|ddhpc\b|(?:sbatch|flux batch)[^#]*?\b(?:train|ct3d)\.(?:sbatch|flux)\b)([^#>]*)"
+)
 WORDS = 700
 """Of the README."""
 
@@ -38,14 +41,14 @@ def blocks(kind):
 
 
 def commands():
-    """What the pages and --help tell to type, continued lines joined: the words after `-m ddhpc`."""
+    """What the pages and --help tell to type, continued lines joined: the words after the program or job file."""
     found, helps = (
         set(),
         [OVERVIEW.partition("examples:")[2].partition("\n\n")[0], *(parser.epilog for _, parser in parsers(VERBS))],
     )
     for page in [*map("".join, blocks("").values()), *helps]:
         for line in page.replace("\\\n", " ").splitlines():
-            if match := re.match(r"(?:mpirun|srun)?[^#]*python -m ddhpc\b([^#>]*)", line):
+            if match := COMMAND.match(line):
                 found.add(match[1].split(";")[0].replace("OPTIONS", "").strip())
     return sorted(found - {"VERB --help"})
 
@@ -63,7 +66,7 @@ def test_every_command_is_accepted(command, tmp_path, monkeypatch, capsys):
     """Trainings resolve their configuration; of the other verbs the options are parsed."""
     monkeypatch.chdir(tmp_path)
     arguments = shlex.split(command)
-    if arguments in (["--help"], ["help"]):
+    if arguments[:1] in (["--help"], ["help"], ["--completion"]):
         return main(arguments, 0)
     verb = arguments[0] if arguments and arguments[0] in VERBS else "train"
     if verb == "train":
@@ -153,6 +156,20 @@ def test_the_form_for_bugs_asks_for_what_there_is():
         assert {*field["attributes"]} <= {"label", "description", "render"}
     assert "`ddhpc doctor --json`" in fields["doctor"]["attributes"]["label"]
     assert fields["doctor"]["validations"]["required"]
+
+
+def test_both_images_are_of_the_same():
+    """Base, files and set-up; the files are there, and with them all that installs the package."""
+    apptainer, docker = ((ROOT / "containers" / name).read_text() for name in ("ddhpc.def", "Dockerfile"))
+    (base,) = re.findall("^From: (.*)$", apptainer, re.M)
+    assert re.findall("^FROM (.*)$", docker, re.M) == [base]
+    files = re.findall("^    (\\S+) /opt/ddhpc/$", apptainer, re.M)
+    copied = re.findall("^COPY (.*) \\S+$", docker, re.M)
+    assert sorted(files) == sorted(" ".join(copied).split())
+    assert all((ROOT / name).exists() for name in files)
+    assert {"setup.cfg", "pyproject.toml", "README.md", "LICENSE", "ddhpc", "data", "scripts"} <= {*files}
+    assert "    /opt/ddhpc/containers/install.sh\n" in apptainer
+    assert "RUN containers/install.sh\n" in docker
 
 
 def test_hosted_tests_are_those_of_ci():

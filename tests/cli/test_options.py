@@ -104,9 +104,11 @@ def test_a_stray_word_is_an_unknown_verb():
         main(["stray"], 0)
 
 
-@pytest.mark.parametrize("option", ["--print_config", "--print-config"])
-def test_options_with_a_hyphen_or_an_underscore(option, capsys):
-    main([option, "--local.batch-size=5"], 0)
+@pytest.mark.parametrize(
+    ("verb", "option"), [("train", "--print_config"), ("plan", "--print-config"), ("doctor", "--print_config")]
+)
+def test_options_with_a_hyphen_or_an_underscore(verb, option, capsys):
+    main([verb, option, "--local.batch-size=5"], 0)
     assert "  batch_size: 5\n" in capsys.readouterr().out
 
 
