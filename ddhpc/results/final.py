@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 
 from ddhpc.errors import InputError
-from ddhpc.method.evaluation import SPLITS, Decided, Evaluation, evaluate
-from ddhpc.results.format import FINAL
+from ddhpc.method.evaluation import Decided, Evaluation, evaluate
+from ddhpc.results.format import FINAL, SCORED
 from ddhpc.results.reader import names, patients
 
 
@@ -46,7 +46,7 @@ def evaluated(file: h5py.File, fusion: str = "dnn", positive: str | None = None)
             labels=file[f"samples/{split}/label"][...].astype(np.int64),
             patients=patients(file, split),
         )
-        for split in SPLITS
+        for split in SCORED
     }
     return evaluate(decided, positive_class(file, positive))
 
