@@ -11,7 +11,6 @@ from ddhpc.method import calibration, diagnostics
 from ddhpc.method.diagnostics import COLUMNS, COUNTS, METRICS, RATES, OneAgainstRest
 from ddhpc.method.resampling import Measured, Statistic, blockwise, draws, measured, owners
 
-SPLITS = ("val", "test")
 AT_THRESHOLD = ("threshold", "sensitivity_at_threshold", "specificity_at_threshold")
 MEANS = {
     "balanced_accuracy": "sensitivity",

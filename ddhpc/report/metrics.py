@@ -14,7 +14,7 @@ from ddhpc.method.resampling import Measured
 from ddhpc.report.figures import curves
 from ddhpc.report.figures.curves import Named
 from ddhpc.report.section import Section
-from ddhpc.results import evaluated, final_decisions, names
+from ddhpc.results import evaluated, names, unchecked_decisions
 from ddhpc.tables.metrics import NAMES, blocks, rare, remarks, shown
 from ddhpc.wording import shortened
 
@@ -32,7 +32,7 @@ def metrics(file: h5py.File, positive: str | None = None) -> list[Section]:
         InputError: as `results.evaluated`.
     """
     classes, found = names(file["classes"]), evaluated(file, positive=positive)
-    labels, decisions = file["samples/test/label"][...], final_decisions(file, "dnn", "test")
+    labels, decisions = file["samples/test/label"][...], unchecked_decisions(file, "test", "dnn")
     named = {metric: curves_of(found, classes, decisions, labels, metric) for metric in ("auc", "average_precision")}
     return [
         _table(found, classes),

@@ -36,7 +36,7 @@ def sections(file: h5py.File, baseline: h5py.File | None, pictures: Pictures, as
         _decomposition(file, area, pictures),
         _fusions(file, baseline),
         *ablation(file, asked.ablation),
-        *pooled(asked.pool, asked.positive),
+        *pooled(file, asked.pool, asked.positive),
         *metrics(file, asked.positive),
         _local(file, area),
         _confusion(file),

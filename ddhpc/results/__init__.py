@@ -7,7 +7,7 @@ write their subdomains' slabs after it, all at once where h5py has MPI, through 
 values in the same file.
 """
 
-from ddhpc.results.final import evaluated, final_decisions
+from ddhpc.results.final import evaluated, unchecked_decisions
 from ddhpc.results.format import COHERENT, DEVICE_BYTES, FUSIONS, PHASES, SCORED, Layout, create, phase_row
 from ddhpc.results.gather import gather_local, mean_outputs, stored_outputs
 from ddhpc.results.identity import (
@@ -50,7 +50,6 @@ __all__ = [
     "earlier_jobs",
     "evaluated",
     "file_system",
-    "final_decisions",
     "fingerprint",
     "finish",
     "flat",
@@ -71,6 +70,7 @@ __all__ = [
     "pool",
     "run_directory",
     "stored_outputs",
+    "unchecked_decisions",
     "verify",
     "write_local",
 ]

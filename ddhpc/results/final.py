@@ -6,14 +6,17 @@ import h5py
 import numpy as np
 
 from ddhpc.errors import InputError
-from ddhpc.method.evaluation import SPLITS, Decided, Evaluation, evaluate
+from ddhpc.method.evaluation import Decided, Evaluation, evaluate
 from ddhpc.method.fusions import by_blocks, mean, vote
-from ddhpc.results.format import FINAL
+from ddhpc.results.format import FINAL, SCORED
 from ddhpc.results.reader import names, patients
 
 
-def final_decisions(file: h5py.File, fusion: str, split: str) -> np.ndarray:
+def unchecked_decisions(file: h5py.File, split: str, fusion: str) -> np.ndarray:
     """Final decisions [S, K] float32 of a fusion for the samples of a split; of one subdomain all are its own.
+
+    They are not compared with their checksums, as those of `decisions.final_decisions` are: for those who verify the
+    file, and show what a damaged one holds before they say so.
 
     Raises:
         InputError: names the option --fusion, where the run has no coherent CNN-DNN.
@@ -33,7 +36,7 @@ def evaluated(file: h5py.File, fusion: str = "dnn", positive: str | None = None)
 
     Args:
         file: results of the run.
-        fusion: see `final_decisions`.
+        fusion: see `unchecked_decisions`.
         positive: name of the class that counts as positive; see `evaluation.evaluate` for None.
 
     Raises:
@@ -41,11 +44,11 @@ def evaluated(file: h5py.File, fusion: str = "dnn", positive: str | None = None)
     """
     decided = {
         split: Decided(
-            decisions=final_decisions(file, fusion, split),
+            decisions=unchecked_decisions(file, split, fusion),
             labels=file[f"samples/{split}/label"][...].astype(np.int64),
             patients=patients(file, split),
         )
-        for split in SPLITS
+        for split in SCORED
     }
     return evaluate(decided, positive_class(file, positive))
 

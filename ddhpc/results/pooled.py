@@ -16,7 +16,7 @@ from ddhpc.data.hdf5 import attribute, decoded
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
 from ddhpc.method.evaluation import Decided, Evaluation, evaluate
-from ddhpc.results.final import final_decisions, positive_class
+from ddhpc.results.final import positive_class, unchecked_decisions
 from ddhpc.results.identity import differences, identity_of
 from ddhpc.results.reader import names, open_results, patients
 
@@ -41,7 +41,7 @@ def pool(runs: Sequence[Path], fusion: str = "dnn", positive: str | None = None)
 
     Args:
         runs: run directories or results files, in any order.
-        fusion: see `final_decisions`.
+        fusion: see `unchecked_decisions`.
         positive: see `evaluated`.
 
     Raises:
@@ -56,7 +56,7 @@ def pool(runs: Sequence[Path], fusion: str = "dnn", positive: str | None = None)
         classes = names(first["classes"])
         labels = [file["samples/test/label"][...].astype(np.int64) for file in of_fold]
         decided = Decided(
-            decisions=np.concatenate([final_decisions(file, fusion, "test") for file in of_fold]),
+            decisions=np.concatenate([unchecked_decisions(file, "test", fusion) for file in of_fold]),
             labels=np.concatenate(labels),
             patients=[patient for file in of_fold for patient in patients(file, "test")],
         )

@@ -17,7 +17,17 @@ from ddhpc.errors import InputError
 from ddhpc.method.metrics import BINARY, below_mean, never_chosen
 from ddhpc.method.problem import Problem
 from ddhpc.method.resampling import owners
-from ddhpc.results import FUSIONS, checkpoint, has_coarse_image, is_finished, names, open_results, patients, verify
+from ddhpc.results import (
+    FUSIONS,
+    SCORED,
+    checkpoint,
+    has_coarse_image,
+    is_finished,
+    names,
+    open_results,
+    patients,
+    verify,
+)
 from ddhpc.results.cost import machine
 from ddhpc.results.decisions import fusions
 from ddhpc.results.epochs import epochs
@@ -27,7 +37,6 @@ from ddhpc.terminal import PlainConsole, console
 from ddhpc.wording import by, duration, percent
 
 HTML = '<pre style="line-height: 1.2; overflow-x: auto">{code}</pre>'
-SHOWN_SPLITS = ("val", "test")
 OLD_RESAMPLES = 1000
 """Of files that do not tell how many they have."""
 FEW_STEPS = 100
@@ -117,7 +126,7 @@ def _grid_table(file: h5py.File) -> Table:
     grid = tuple(int(parts) for parts in file["decomposition"].attrs["grid"])
     table = Table()
     parts = prod(grid)
-    accuracies = [100 * file[f"local/{split}/accuracy"][:parts].reshape(grid) for split in SHOWN_SPLITS]
+    accuracies = [100 * file[f"local/{split}/accuracy"][:parts].reshape(grid) for split in SCORED]
     rows = np.stack(accuracies, axis=-1).reshape(grid[0], -1, 2)
     layers = rows.shape[1] // grid[1] if len(grid) > 1 else 1
     for column in np.ndindex(grid[1:]):
@@ -131,21 +140,21 @@ def _grid_table(file: h5py.File) -> Table:
 
 def _fusion_table(file: h5py.File) -> Table:
     table = Table()
-    for column in ("fusion", *SHOWN_SPLITS, "test, 95 % interval", "balanced"):
+    for column in ("fusion", *SCORED, "test, 95 % interval", "balanced"):
         table.add_column(column, justify="left" if column == "fusion" else "right")
     # The one subdomain a user could pick is the best on val; its test accuracy is then an honest one.
     best = int(np.nanargmax(file["local/val/accuracy"][...]))
-    best_row = (percent(file[f"local/{split}/accuracy"][best]) for split in SHOWN_SPLITS)
+    best_row = (percent(file[f"local/{split}/accuracy"][best]) for split in SCORED)
     if file["local/val/accuracy"].size == 1:
         table.add_row("global CNN", *best_row, *_scores(file, "dnn"))
         table.caption = "; ".join(filter(None, [_resampled(file), *unchosen(file)])) or None
         return table
     table.add_row(f"best local CNN on val (subdomain {best})", *best_row)
     for fusion in fusions(file):
-        shares = (percent(file[f"fusion/{fusion}"].attrs[split]) for split in SHOWN_SPLITS)
+        shares = (percent(file[f"fusion/{fusion}"].attrs[split]) for split in SCORED)
         table.add_row(fusion, *shares, *_scores(file, fusion))
     if has_coarse_image(file):
-        table.add_row("coarse image alone", *(percent(file[f"local/{split}/accuracy"][-1]) for split in SHOWN_SPLITS))
+        table.add_row("coarse image alone", *(percent(file[f"local/{split}/accuracy"][-1]) for split in SCORED))
     missing = int(np.isnan(file["local/val/accuracy"][...]).sum())
     notes = [f"{missing} of {len(file['subdomain'])} subdomains are absent"] if missing else []
     fold = file.get("samples/train/fold")

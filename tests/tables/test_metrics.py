@@ -16,7 +16,7 @@ from ddhpc.method.evaluation import Decided, evaluate
 from ddhpc.method.fusions import vote
 from ddhpc.parallel.communicator import world
 from ddhpc.parallel.placement import place
-from ddhpc.results import evaluated, final_decisions, open_results, patients
+from ddhpc.results import evaluated, open_results, patients, unchecked_decisions
 from ddhpc.solver.second_level import solve_again
 from ddhpc.tables.metrics import rare, remarks
 from ddhpc.tables.run import print_run
@@ -61,7 +61,7 @@ def test_one_positive_class_of_another_fusion(run, capsys):
     assert "columns (positive)" not in said
     with open_results(run) as file:
         share = file["fusion/mean"].attrs["test"]
-        assert np.array_equal(final_decisions(file, "vote", "val"), vote(file["local/val/decision"][...]))
+        assert np.array_equal(unchecked_decisions(file, "val", "vote"), vote(file["local/val/decision"][...]))
         assert evaluated(file, "vote").overall["accuracy"]["val"].value == file["fusion/vote"].attrs["val"]
     assert f"{share:.3f} (" in said
 
@@ -72,7 +72,7 @@ def test_all_fusions_of_the_global_cnn_are_its_own_decisions(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["local/val/decision"], file["coarse/val/decision"] = decisions, decisions[0]
         for fusion in ("dnn", "mean", "vote"):
-            assert np.array_equal(final_decisions(file, fusion, "val"), decisions[0])
+            assert np.array_equal(unchecked_decisions(file, "val", fusion), decisions[0])
 
 
 @pytest.mark.parametrize(

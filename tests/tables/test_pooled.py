@@ -224,7 +224,11 @@ def test_the_report_shows_all_folds_together(study, runs, tmp_path, capsys):
     final, labels, _ = out_of_fold(study)
     assert f"<td>{(final.argmax(1) == labels).mean():.3f} (" in section
     assert f"AUC {roc_auc_score(labels == 1, final[:, 1]):.3f} (" in section
-    assert (tmp_path / "cross_validation.svg").exists()
+    figures = [tmp_path / f"cross_validation.{suffix}" for suffix in ("png", "svg")]
+    assert all(figure.exists() for figure in figures)
+    main(["report", runs[1], "--output", str(tmp_path)], 0)
+    assert "report RUN --pool RUN... shows it" in (tmp_path / "index.html").read_text()
+    assert not any(figure.exists() for figure in figures), "of an earlier report"
     with pytest.raises(SystemExit):
         main(["report", runs[1], "--pool", *runs[::2], "--output", str(tmp_path / "other")], 0)
     assert "ddhpc: --pool: runs/fold-1 is not among runs/fold-0, runs/fold-2; expected" in capsys.readouterr().err
