@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ddhpc.config import Config
 from ddhpc.data.hdf5 import reason
@@ -17,6 +18,9 @@ from ddhpc.parallel import logs, placement, signals
 from ddhpc.parallel.communicator import Communicator
 from ddhpc.report import check_needs, remove_page
 from ddhpc.visible import tell
+
+if TYPE_CHECKING:
+    from ddhpc.method.problem import Problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,18 @@ class Asked:
     subdomain: int | None = None
     """The one that is trained alone, in one process."""
     log_dir: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreed:
+    """What all ranks have agreed on before they train."""
+
+    problem: Problem
+    place: placement.Place
+    run: dict[str, Any]
+    """All that the results depend on."""
+    directory: Path
+    """Of the run."""
 
 
 def solve(
@@ -52,6 +68,36 @@ def solve(
         InputError: bad input, on the ranks that found it.
         Stopped: on all ranks, when any of them was asked to stop.
     """
+    agreed = agree(asked, comm, request)
+    from ddhpc.train import train, train_subdomain
+
+    directory, only = agreed.directory, asked.subdomain
+    with ExitStack() as held:
+        comm.on_root(lambda: held.enter_context(taken(agreed, asked, started)))
+        comm.on_root(partial(announce, agreed, comm.size))
+        try:
+            if only is not None:
+                train_subdomain(agreed.problem, only, directory, comm, agreed.place, request)
+                tell(f"subdomain {only} is done")
+                return directory
+            startup = time.perf_counter() - started
+            train(agreed.problem, directory, comm, agreed.place, request, startup=startup)
+        except Stopped as stop:
+            raise Stopped(f"{stop}; {how_to_continue(directory, asked)}") from stop
+
+        def leave() -> None:
+            show(directory)
+            remove_page(directory)
+            if asked.config.run.report:
+                draw(directory)
+
+        # Under the lock, since the report is of this run; the ranks wait without using their cores.
+        comm.on_root(leave)
+    return directory
+
+
+def agree(asked: Asked, comm: Communicator, request: signals.StopRequest) -> Agreed:
+    """Check what is asked for and open the problem, on all ranks alike; from here on signals wait for checkpoints."""
     only = asked.subdomain
     if only is not None and (comm.size > 1 or asked.output is None):
         raise InputError(f"--subdomain {only}: expected one process, without mpirun, and --output DIR that all share")
@@ -70,12 +116,9 @@ def solve(
         raise InputError(f"--subdomain {only}: expected 0 to {problem.subdomains - 1}")
 
     # These load torch, for which wrong data or a wrong grid need not wait.
-    from ddhpc.results import begin, check_alike, counted, identity, lock, run_directory, scalars
-    from ddhpc.tables.run import problem_line
-    from ddhpc.train import train, train_subdomain
+    from ddhpc.results import check_alike, identity, run_directory, scalars
 
     place = comm.together(partial(placement.place, comm, asked.config.run))
-
     if asked.config.run.tensorboard:
         comm.together(scalars.check_needs)
     comm.together(request.obey)
@@ -86,45 +129,38 @@ def solve(
     def make_directory() -> str:
         return str(run_directory(asked.name, asked.output)) if comm.rank == 0 else ""
 
-    def say(text: str) -> None:
-        if comm.rank == 0:
-            tell(text)
-
     directory = Path(comm.broadcast(comm.together(make_directory)))
-    with ExitStack() as held:
+    return Agreed(problem=problem, place=place, run=run, directory=directory)
 
-        def enter() -> None:
-            if comm.rank == 0:
-                began = time.time() - (time.perf_counter() - started)
-                held.enter_context(lock(directory, began, only, say))
-                begin(directory, run, asked.overwrite)
-                held.enter_context(counted(directory, began, only))
 
-        comm.together(enter)
-        say(f"{problem_line(problem)}\n{place.line(comm.size)}\nrun directory {directory}")
-        if before := len(list(directory.glob("checkpoints/*.pt"))):
-            say(f"continuing: {before} of {problem.subdomains} subdomains have a checkpoint")
-        try:
-            if only is not None:
-                train_subdomain(problem, only, directory, comm, place, request)
-                say(f"subdomain {only} is done")
-                return directory
-            train(problem, directory, comm, place, request, startup=time.perf_counter() - started)
-        except Stopped as stop:
-            same = "the same command without --overwrite" if asked.overwrite else "the same command"
-            kept = any(directory.glob("checkpoints/*.pt"))
-            done = "checkpoints are made" if kept else "nothing is trained yet"
-            raise Stopped(f"{stop}; {done}, continue with {same}, --output {directory}") from stop
+@contextmanager
+def taken(agreed: Agreed, asked: Asked, started: float) -> Iterator[None]:
+    """Hold the run directory for this job, begin or continue the run in it, and count the job's time; on rank 0."""
+    from ddhpc.results import begin, counted, lock
 
-        def leave() -> None:
-            show(directory)
-            remove_page(directory)
-            if asked.config.run.report:
-                draw(directory)
+    began = time.time() - (time.perf_counter() - started)
+    with lock(agreed.directory, began, asked.subdomain, tell):
+        begin(agreed.directory, agreed.run, asked.overwrite)
+        with counted(agreed.directory, began, asked.subdomain):
+            yield
 
-        # Under the lock, since the report is of this run; the ranks wait without using their cores.
-        comm.on_root(leave)
-    return directory
+
+def announce(agreed: Agreed, ranks: int) -> None:
+    """Tell what is solved and where, and what is solved already; on rank 0."""
+    from ddhpc.tables.run import problem_line
+
+    directory = agreed.directory
+    tell(f"{problem_line(agreed.problem)}\n{agreed.place.line(ranks)}\nrun directory {directory}")
+    if before := len(list(directory.glob("checkpoints/*.pt"))):
+        tell(f"continuing: {before} of {agreed.problem.subdomains} subdomains have a checkpoint")
+
+
+def how_to_continue(directory: Path, asked: Asked) -> str:
+    """What a person does after a stop."""
+    same = "the same command without --overwrite" if asked.overwrite else "the same command"
+    kept = any(directory.glob("checkpoints/*.pt"))
+    done = "checkpoints are made" if kept else "nothing is trained yet"
+    return f"{done}, continue with {same}, --output {directory}"
 
 
 def draw(directory: Path) -> None:
