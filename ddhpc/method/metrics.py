@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -136,7 +136,7 @@ def never_chosen(counts: np.ndarray, train: np.ndarray, classes: Sequence[str]) 
 
 
 def scores(decisions: np.ndarray, labels: np.ndarray, patients: Sequence[str] = ()) -> dict[str, float]:
-    """What the table of a run tells of final decisions; `evaluation` has more.
+    """What the table of a run tells of final decisions; `evaluation` has more, and `all_scores` takes several ones.
 
     Args:
         decisions: [S, K] class probabilities.
@@ -149,11 +149,23 @@ def scores(decisions: np.ndarray, labels: np.ndarray, patients: Sequence[str] = 
         has one class only; and for each of these and `accuracy` a 95 % interval over patients or samples, `NAME_low`
         and `NAME_high`, see `resampling.measured`. `NAME_resamples` counts the draws with a value, of `resamples`.
     """
+    return all_scores({"": decisions}, labels, patients)[""]
+
+
+def all_scores(
+    fusions: Mapping[str, np.ndarray], labels: np.ndarray, patients: Sequence[str] = ()
+) -> dict[str, dict[str, float]]:
+    """The `scores` of several final decisions for the same samples, by fusion; these are drawn once."""
+    owner = owners(len(labels), patients)
+    weights = draws(owner)
+    return {fusion: _scores(decisions, labels, owner, weights) for fusion, decisions in fusions.items()}
+
+
+def _scores(decisions: np.ndarray, labels: np.ndarray, owner: np.ndarray, weights: np.ndarray) -> dict[str, float]:
     counts = confusion(decisions, labels)
     members = counts.sum(1)
     found = {"balanced_accuracy": float((counts.diagonal()[members > 0] / members[members > 0]).mean())}
-    owner, right = owners(len(labels), patients), decisions.argmax(1) == labels
-    weights, once = draws(owner), np.ones((1, len(labels)), np.uint8)
+    right, once = decisions.argmax(1) == labels, np.ones((1, len(labels)), np.uint8)
     # Summed as whole numbers, exactly, so that intervals have the same bits everywhere.
     drawn = blockwise(lambda w: (w[:, right].sum(1, dtype=np.int64) / w.sum(1, dtype=np.int64))[:, None], weights)
     share = measured(right.mean(), drawn[:, 0], int(owner.max()) + 1)

@@ -129,6 +129,11 @@ class Problem:
         All random numbers that follow in this process are drawn from there as well. InputError if the network cannot
         work on the window, or the known weights are of another network.
         """
+        cnn, _ = self.begun_cnn(subdomain, *key)
+        return cnn
+
+    def begun_cnn(self, subdomain: int, *key: int) -> tuple[nn.Module, str]:
+        """See `local_cnn`; and a line on what it takes of the known weights, empty without them."""
         self.seed(subdomain, *key)
         cnn = models.build(
             self.config.model.name,
@@ -138,9 +143,11 @@ class Problem:
             width=self.width_of(subdomain),
             depth=self.config.model.depth,
         )
-        if self.known:
-            cnn.load_state_dict(self.known.fit(cnn, self.batch_shape(subdomain)).taken, strict=False)
-        return cnn
+        if not self.known:
+            return cnn, ""
+        fitting = self.known.fit(cnn, self.batch_shape(subdomain))
+        cnn.load_state_dict(fitting.taken, strict=False)
+        return cnn, fitting.said
 
     def batch_shape(self, subdomain: int) -> tuple[int, ...]:
         """[2, C, *window], on which the local CNN of a subdomain works."""
@@ -191,9 +198,11 @@ def open_problem(config: Config) -> Problem:
         known=_known(config.model.weights),
         known_line="",
     )
-    cnns = {subdomain: problem.local_cnn(subdomain) for subdomain in sorted(set(problem.alike().values()))}
+    begun = {subdomain: problem.begun_cnn(subdomain) for subdomain in sorted(set(problem.alike().values()))}
+    cnns = {subdomain: cnn for subdomain, (cnn, _) in begun.items()}
     features = _features(problem, cnns) if len(decomposition) > 1 else 0
-    return replace(problem, features=features, known_line=_known_line(problem, cnns))
+    lines = {subdomain: line for subdomain, (_, line) in begun.items()}
+    return replace(problem, features=features, known_line=_known_line(lines) if problem.known else "")
 
 
 def _known(path: str | None) -> KnownWeights | None:
@@ -204,13 +213,11 @@ def _known(path: str | None) -> KnownWeights | None:
     return read_weights(path)
 
 
-def _known_line(problem: Problem, cnns: Mapping[int, nn.Module]) -> str:
+def _known_line(lines: Mapping[int, str]) -> str:
     """What networks of each kind take of the known weights: a line for all, or one for each that differs."""
-    if not problem.known:
-        return ""
     said: dict[str, int] = {}
-    for subdomain, cnn in cnns.items():
-        said.setdefault(problem.known.fit(cnn, problem.batch_shape(subdomain)).said, subdomain)
+    for subdomain, line in lines.items():
+        said.setdefault(line, subdomain)
     which = ("" if len(said) == 1 else f" of subdomain {subdomain} and all like it" for subdomain in said.values())
     return "\n".join(f"known weights{those}: {line}" for those, line in zip(which, said, strict=True))
 

@@ -15,7 +15,7 @@ from ddhpc.data.hdf5 import attribute, replace, text
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import InputError
 from ddhpc.method.calibration import temperature
-from ddhpc.method.metrics import accuracy, confusion, margin, scores
+from ddhpc.method.metrics import accuracy, all_scores, confusion, margin
 from ddhpc.method.solutions import CoarseSolution, CoherentSolution, LocalSolution
 from ddhpc.parallel.communicator import Communicator
 from ddhpc.results.format import CHECKSUMS, COHERENT, DEVICE_BYTES, DIGEST_BYTES, FINAL, FUSIONS, HISTORY, SCORED
@@ -203,14 +203,14 @@ def _write_fusions(file: h5py.File, outcome: Outcome) -> None:
                 file[f"{group}/{split}/decision"].attrs["sha256"] = digest(fusions[fusion][split])
         for fusion in fusions:
             file[f"fusion/{fusion}"].attrs[split] = accuracy(fusions[fusion][split], labels[split])
-    whose = {split: patients(file, split) for split in SCORED}
     for fusion in FINAL.values():
         if fusion in fusions:
             file[f"fusion/{fusion}"].attrs["temperature"] = temperature(fusions[fusion]["val"], labels["val"])
-    for fusion in fusions:
-        for split in SCORED:
-            group, final = file[f"fusion/{fusion}/{split}"], fusions[fusion][split]
-            group["confusion"][...] = confusion(final, labels[split])
-            group.attrs.update(scores(final, labels[split], whose[split]))
-            above, error = margin(final, fusions["mean"][split], labels[split], whose[split])
+    for split in SCORED:
+        finals, whose = {fusion: by_split[split] for fusion, by_split in fusions.items()}, patients(file, split)
+        for fusion, found in all_scores(finals, labels[split], whose).items():
+            group = file[f"fusion/{fusion}/{split}"]
+            group["confusion"][...] = confusion(finals[fusion], labels[split])
+            group.attrs.update(found)
+            above, error = margin(finals[fusion], finals["mean"], labels[split], whose)
             group.attrs.update(above_mean=above, above_mean_error=error)

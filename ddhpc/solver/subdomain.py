@@ -145,7 +145,7 @@ class SubdomainTraining:
         self.started, self.cpu_started = time.perf_counter(), time.process_time()
         self.before = Cost(**saved["cost"]) if saved else Cost()
         self.due = time.monotonic() + job.problem.config.run.checkpoint_seconds
-        self.told = 0
+        self.told = len(History(**saved["history"])) if saved else 0
         """Epochs of this training whose validation the log has."""
         self.scalars = Scalars(None)
         self.fits, self.fit = job.problem.fits, saved["fit"] if saved else 0

@@ -18,7 +18,7 @@ from ddhpc.cli.options import configure, train_parser
 from ddhpc.errors import Stopped
 from ddhpc.method.problem import open_problem
 from ddhpc.method.team import ALONE
-from ddhpc.parallel import placement, signals
+from ddhpc.parallel import logs, placement, signals
 from ddhpc.parallel.communicator import Communicator
 from ddhpc.parallel.stopwatch import Stopwatch
 from ddhpc.results import earlier_jobs, fingerprint, identity
@@ -129,8 +129,10 @@ def test_a_damaged_checkpoint_is_named_and_replaced_by_the_one_before(small, tmp
     same_bits(tmp_path / "run", undisturbed[0])
 
 
-def test_a_checkpoint_of_the_very_last_step(small, tmp_path, undisturbed):
-    """No step is left to report; rank 0 must not wait for one."""
+def test_a_checkpoint_of_the_very_last_step(small, tmp_path, undisturbed, monkeypatch):
+    """No step is left to report; rank 0 must not wait for one. The log tells of each validation once."""
+    told = []
+    monkeypatch.setattr(logs.log, "info", lambda message, *values: told.append(message % values))
     command = configure(["--data.file", str(small), *map(str, TRAINING)], train_parser())
     problem = open_problem(command.config)
     request = signals.StopRequest("USR2")
@@ -161,6 +163,10 @@ def test_a_checkpoint_of_the_very_last_step(small, tmp_path, undisturbed):
         with pytest.raises(Stopped):
             solve_local(job, subdomain)
         assert path(tmp_path / "run", subdomain).exists()
+    request.signal = ""
+    solve_local(job, 4)
+    validated = [line for line in told if re.search(r"subdomain 4: epoch \d+, .* on val", line)]
+    assert len(validated) == len(set(validated)) == 8, "of 40 epochs"
     with pytest.raises(Stopped):  # the signal is still there, and obeyed while windows are read
         solve_local(job, 1)
     assert not path(tmp_path / "run", 1).exists()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import recall_score, roc_auc_score
 
-from ddhpc.method import resampling
-from ddhpc.method.metrics import accuracy, below_mean, compare, confusion, margin, never_chosen, scores
+from ddhpc.method import metrics, resampling
+from ddhpc.method.metrics import accuracy, all_scores, below_mean, compare, confusion, margin, never_chosen, scores
 from ddhpc.method.resampling import RESAMPLES, wilson
 
 PINNED = {
@@ -197,3 +197,14 @@ def test_classes_that_are_never_chosen_are_told_with_what_to_try():
     assert told.startswith(f"{never}classes have 5 to 50 training samples: try another --local.class_weight")
     assert never_chosen(counts, np.array([9, 8, 9, 9, 9]), classes) == f"{never}try more --local.epochs"
     assert never_chosen(np.eye(5, dtype=int), np.array([50, 5, 10, 10, 10]), classes) == ""
+
+
+def test_several_decisions_for_the_same_samples_are_measured_by_the_same_draws(monkeypatch):
+    rng = np.random.default_rng(0)
+    labels, patients = rng.integers(0, 2, 60), [f"p{n // 3}" for n in range(60)]
+    fusions = {name: rng.dirichlet((1, 1), 60).astype(np.float32) for name in ("mean", "dnn")}
+    alone = {name: scores(decisions, labels, patients) for name, decisions in fusions.items()}
+    drawn, draw = [], metrics.draws
+    monkeypatch.setattr(metrics, "draws", lambda owner: drawn.append(len(owner)) or draw(owner))
+    assert all_scores(fusions, labels, patients) == alone
+    assert drawn == [60]
