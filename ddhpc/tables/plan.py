@@ -5,28 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from ddhpc.method.class_balance import class_weights
 from ddhpc.method.coarse import epochs
-from ddhpc.method.coarse_images import CoarseImages
 from ddhpc.method.decomposition import owned, team_of
-from ddhpc.method.local import decision_batch
+from ddhpc.method.memory import device_kind, subdomain_memory
 from ddhpc.method.problem import Problem
-from ddhpc.method.windows import AHEAD
 from ddhpc.models import parameters
 from ddhpc.tables.counts import count_classes, print_counts
 from ddhpc.tables.run import problem_line
 from ddhpc.terminal import console
 from ddhpc.wording import by, mebibytes
 
-BASE_BYTES = 690 * 2**20
+PROGRAM_BYTES = 690 * 2**20
 """Measured resident memory of a process that has torch and MPI and trains a tiny problem (CUDA build on a CPU)."""
-STATES = 3
-"""Copies of the weights in training: the weights, their gradients, their momentum, of which adamw has two."""
 SHOWN_ROWS = 64
 
 
@@ -43,56 +37,25 @@ class RankPlan:
     """Windows of all splits that the rank reads, over all its subdomains."""
     scratch_bytes: int
     """Of the temporary file of the largest of its subdomains that are streamed, 0 without any."""
-    memory_bytes: int
-    """Estimate of the peak: the largest of its subdomains, or all where the CNN-DNN is trained, and all decisions."""
-
-
-def held_bytes(problem: Problem, subdomain: int) -> int:
-    """Bytes of windows that are in memory at once: all of a subdomain, or the batches of one that is streamed."""
-    read, images = problem.window_bytes(subdomain), problem.images(subdomain)
-    image = {split: size // images.samples[split] for split, size in read.items()}
-    block = images.chunk_samples * image["train"]
-    if isinstance(images, CoarseImages):
-        block += images.chunk_samples * 8 * images.channels * prod(images.read_shape)
-    if not problem.streamed(subdomain):
-        return sum(read.values()) + block
-    # where it will run is not known here, and a GPU takes the larger batches
-    batch = max(problem.config.local.batch_size, decision_batch(problem.extent(subdomain), "cuda"))
-    return max(block, (AHEAD + 2) * min(batch, problem.packed.samples["train"]) * image["train"])
-
-
-def activation_bytes(cnn: nn.Module, batch: tuple[int, ...]) -> int:
-    """Bytes of the float32 outputs of all layers for one batch, which backpropagation keeps."""
-    total = 0
-
-    def add(module: nn.Module, inputs: object, output: object) -> None:
-        nonlocal total
-        if isinstance(output, torch.Tensor):
-            total += output.numel() * output.element_size()
-
-    hooks = [module.register_forward_hook(add) for module in cnn.modules() if not list(module.children())]
-    cnn(torch.zeros(batch))
-    for hook in hooks:
-        hook.remove()
-    return total
+    memory_bytes: int | None
+    """Predicted peak in main memory: the program, the largest of its subdomains, or all where the CNN-DNN is trained,
+    and all decisions; None where the training step cannot be followed."""
+    device_bytes: int | None
+    """Likewise on its GPU; None without one."""
 
 
 def shares(problem: Problem, ranks: int) -> list[RankPlan]:
     """What each of `ranks` ranks owns and needs; a rank that helps another needs as much and owns nothing."""
     outputs = 4 * sum(problem.packed.samples.values()) * (len(problem.packed.classes) + problem.features)
-    memory, alike = dict[int, int](), problem.alike()
-    for n in set(alike.values()):
-        cnn = problem.local_cnn(n)
-        batch = (2, problem.packed.channels, *problem.extent(n))
-        local = problem.config.local
-        copies = STATES + (local.optimizer == "adamw") + (local.keep == "best")
-        weights = copies * sum(p.numel() * p.element_size() for p in cnn.parameters())
-        memory[n] = weights + 2 * activation_bytes(cnn, batch) * problem.config.local.batch_size // 2
-    held_at_once = max if problem.config.coherent.start == "none" else sum
+    kind = device_kind(problem.config.run.device)
+    memory = subdomain_memory(problem, kind)
+    at_once = max if problem.config.coherent.start == "none" else sum
     planned = []
     for rank in range(ranks):
         mine = owned(problem.subdomains, ranks, rank)
         trained = mine or [team_of(problem.subdomains, ranks, rank)[0]]
+        main = PROGRAM_BYTES + at_once(memory[n].main for n in trained) + len(mine) * outputs if memory else None
+        on_gpu = at_once(memory[n].device for n in trained) if memory and kind == "cuda" else None
         planned.append(
             RankPlan(
                 rank=rank,
@@ -100,9 +63,8 @@ def shares(problem: Problem, ranks: int) -> list[RankPlan]:
                 helps=trained[0],
                 data_bytes=sum(sum(problem.window_bytes(n).values()) for n in trained),
                 scratch_bytes=max(sum(problem.window_bytes(n).values()) * problem.streamed(n) for n in trained),
-                memory_bytes=BASE_BYTES
-                + held_at_once(held_bytes(problem, n) + memory[alike[n]] for n in trained)
-                + len(mine) * outputs,
+                memory_bytes=main,
+                device_bytes=on_gpu,
             )
         )
     return planned
@@ -154,6 +116,21 @@ def _print_classes(problem: Problem, out: Console) -> None:
     print_counts(out, count_classes(packed.labels, len(packed.classes)), packed.classes, packed.noun, more)
 
 
+def _print_memory(planned: list[RankPlan], out: Console) -> None:
+    """What a rank needs, and a node."""
+    each = [share.memory_bytes for share in planned if share.memory_bytes is not None]
+    if not each:
+        out.print("memory: unknown, since the network's step reads values of tensors; results.h5 has what each took")
+        return
+    out.print(
+        f"memory (predicted): {mebibytes(max(each))} a rank at most; {mebibytes(sum(each))} on a node that has "
+        f"{'the one rank' if len(each) == 1 else f'all {len(each)} ranks'}"
+    )
+    on_gpu = [share.device_bytes for share in planned if share.device_bytes is not None]
+    if on_gpu:
+        out.print(f"GPU memory (predicted): {mebibytes(max(on_gpu))} a rank at most; ranks that share a GPU add up")
+
+
 def print_plan(problem: Problem, ranks: int | None) -> None:
     """Print the plan for `ranks` ranks, by default one a subdomain."""
     ranks = ranks or problem.subdomains
@@ -198,7 +175,8 @@ def print_plan(problem: Problem, ranks: int | None) -> None:
     out.print(windows)
 
     table = Table(title="Ranks", title_justify="left")
-    for column in ("rank", "subdomains", "data to read", "temporary file", "memory (estimate)"):
+    on_gpu = any(share.device_bytes for share in planned)
+    for column in ("rank", "subdomains", "data to read", "temporary file", "memory", *["GPU memory"] * on_gpu):
         table.add_column(column, justify="right")
     for share in planned[:SHOWN_ROWS]:
         span = " to ".join(str(end) for end in sorted({*share.subdomains[:1], *share.subdomains[-1:]}))
@@ -208,9 +186,11 @@ def print_plan(problem: Problem, ranks: int | None) -> None:
             span or f"helps with {share.helps}",
             mebibytes(share.data_bytes),
             scratch,
-            mebibytes(share.memory_bytes),
+            "unknown" if share.memory_bytes is None else mebibytes(share.memory_bytes),
+            *[mebibytes(share.device_bytes or 0)] * on_gpu,
         )
     out.print(table)
+    _print_memory(planned, out)
     if max(ranks, problem.subdomains) > SHOWN_ROWS:
         out.print(f"(the first {SHOWN_ROWS} of {problem.subdomains} subdomains and {ranks} ranks)")
     width = problem.subdomains * (len(problem.packed.classes) + problem.features) + len(problem.packed.classes)

@@ -1,0 +1,106 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ddhpc.config import Config, Data, Decomposition, Local, Model
+from ddhpc.method.memory import HOLES, Work, step_memory, subdomain_memory
+from ddhpc.method.problem import open_problem
+from ddhpc.method.windows import AHEAD
+from ddhpc.models.layers import GlobalAveragePool
+
+INT, FLOAT, HALF = 8, 4, 2
+
+
+def work(edge: int, batch: int, **local: object) -> Work:
+    config = Local(batch_size=batch, precision="float32")
+    return Work(
+        padded=(edge, edge),
+        core=(slice(0, edge), slice(0, edge)),
+        channels=1,
+        dtype=np.dtype(np.uint8),
+        classes=3,
+        config=replace(config, **local),
+    )
+
+
+def test_a_network_that_can_be_counted_by_hand():
+    """A dense layer: the most lives while pixels are normalised, as integers, floats, centred, and scaled.
+
+    Weights, old gradients and momentum are alike; beside them are the sums of an epoch and its order of images.
+    """
+    cnn = nn.Sequential(nn.Flatten(), nn.Linear(64, 3, bias=False))
+    weights, pixels, order, sums = 64 * 3 * FLOAT, 600 * 64, INT, FLOAT + INT
+    drawn, before = torch.get_rng_state(), cnn[1].weight.clone()
+    live = 3 * weights + order + pixels + 600 * (2 + 4) * FLOAT + 3 * FLOAT * pixels
+    assert step_memory(cnn, work(8, 600), "cpu") == (3 * weights + order + sums, round(HOLES * live))
+    # a graph keeps its inputs; adamw has two of each weight, and a count of its steps; the best weights are kept
+    assert step_memory(cnn, work(8, 600), "cuda") == (3 * weights + order + sums, live + pixels)
+    assert step_memory(cnn, work(8, 600, optimizer="adamw"), "cpu")[0] == 4 * weights + order + sums + FLOAT
+    assert step_memory(cnn, work(8, 600, keep="best"), "cpu")[0] == 4 * weights + order + sums
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert torch.equal(cnn[1].weight, before)
+    assert cnn[1].weight.grad is None
+
+
+def test_what_the_backward_pass_keeps_of_more_than_any_machine_has():
+    """The output of a convolution, the gradient behind the pooling and the one before ReLU are alike.
+
+    In bfloat16 the most lives a step before, with the integers of the pooling and the gradient that it takes, of a
+    quarter of the numbers each.
+    """
+    layers = nn.Conv2d(1, 16, 1, bias=False), nn.ReLU(inplace=True), nn.MaxPool2d(2), GlobalAveragePool()
+    cnn = nn.Sequential(*layers, nn.Linear(16, 3))
+    pixels = 64 * 8192**2
+    numbers = 16 * pixels
+    most = [
+        step_memory(cnn, work(8192, 64, precision=precision), kind)[1]
+        for kind, precision in (("cpu", "auto"), ("cuda", "float32"), ("cuda", "auto"))
+    ]
+    live = 3 * FLOAT * numbers + (1 + FLOAT) * pixels
+    half = 2 * HALF * numbers + (INT + HALF) * numbers / 4 + (1 + FLOAT + HALF) * pixels
+    assert most == pytest.approx([live, live + pixels, half + pixels], rel=1e-5)
+
+
+def test_decisions_may_need_more_than_a_step(small):
+    """A GPU decides on 512 images at once."""
+    config = Config(data=Data(file=str(small)), decomposition=Decomposition(grid=(2, 2)), local=Local(batch_size=2))
+    (few, *_), (many, *_) = (
+        subdomain_memory(open_problem(replace(config, local=replace(config.local, batch_size=batch))), "cuda")
+        for batch in (2, 4)
+    )
+    assert few.step == pytest.approx(many.step, rel=0.01)
+
+
+def test_windows_are_held_or_read_ahead(small):
+    config = Config(data=Data(file=str(small)), decomposition=Decomposition(grid=(2, 2)), local=Local(batch_size=40))
+    held = open_problem(config)
+    streamed = replace(held, config=replace(config, data=Data(file=str(small), memory_limit=0)))
+    one, images = 10 * 9, 96 + 30 + 33
+    block = held.packed.chunk_samples * one
+    for kind, batch in (("cpu", 40), ("cuda", 512)):
+        (all_held, *_), (ahead, *_) = (subdomain_memory(problem, kind) for problem in (held, streamed))
+        on_device = (AHEAD + 1) * batch * one if kind == "cpu" else 0
+        assert (all_held.windows, all_held.streamed) == (images * one, on_device)
+        assert (ahead.windows, ahead.streamed, ahead.step) == (on_device, on_device, all_held.step)
+        assert ahead.main == (ahead.device if kind == "cpu" else max(block, (AHEAD + 1) * 512 * one))
+        assert all_held.main == (max(all_held.device, images * one + block) if kind == "cpu" else block)
+
+
+def test_a_network_that_reads_values_cannot_be_followed(small, tmp_path, monkeypatch):
+    (tmp_path / "reading.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Sequential):\n"
+        "    def forward(self, x):\n"
+        "        return super().forward(x) * (2 if x.sum().item() > 0 else 1)\n"
+        "def make(*, channels, classes, dimensions, width, depth):\n"
+        "    return Net(nn.Flatten(), nn.LazyLinear(classes))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = Config(
+        data=Data(file=str(small)), model=Model(name="reading:make"), decomposition=Decomposition(grid=(2, 2))
+    )
+    assert subdomain_memory(open_problem(config), "cpu") is None
