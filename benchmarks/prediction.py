@@ -1,7 +1,7 @@
-"""`predict` against a bare loop of the same networks, and its peak memory for a large volume against the global CNN's.
+"""`predict` against a bare loop of the same networks, and its peak memory for a large volume, by rank.
 
     python benchmarks/prediction.py RUN FILE.h5 [--repeats 3]        # images a second, of whole processes
-    python benchmarks/prediction.py --memory [--shape 256 256 128]   # one volume; networks with drawn weights
+    python benchmarks/prediction.py --memory [--shape 256 256 128]   # large volumes; networks with drawn weights
 
 The bare loop reads each window of the packed file at once and calls the network on batches of 32, with one thread; its
 decisions are compared with those of `predict`. Prints tables.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -19,17 +20,22 @@ import tempfile
 import time
 from collections.abc import Sequence
 from functools import partial
+from math import prod
 from pathlib import Path
 
 import h5py
+import nibabel
 import numpy as np
 import torch
 
+from ddhpc.__main__ import main as main_of_ddhpc
 from ddhpc.config import Config, Data, Decomposition, Model
 from ddhpc.data.packed import SPLITS, Contents, Split, write_packed
+from ddhpc.data.sources.volume import VolumePreparation
 from ddhpc.method.problem import open_problem
 from ddhpc.method.trained import trained
 from ddhpc.models.features import with_features
+from ddhpc.parallel import launcher
 from ddhpc.results.model import open_model, to_dict
 from ddhpc.results.model_directory import MODEL, MODEL_PART, begin_model, describe_model, network_file, write_network
 from ddhpc.results.provenance import processor
@@ -95,9 +101,12 @@ def speed(run: Path, packed: Path, repeats: int) -> None:
 
 
 def memory(shape: tuple[int, ...]) -> None:
-    """A volume decided by networks of the size of the recipe `ct`, 4x4x2 and global."""
+    """Volumes decided by networks of the size of the recipe `ct`, 4x4x2 and global; two ranks share the subdomains."""
     work = Path(tempfile.mkdtemp())
     rng = np.random.default_rng(0)
+    preparation = VolumePreparation(
+        shape=shape, resize="none", spacing=None, intensity_range=None, orientation="of the file", dtype="int16"
+    )
     volumes = {
         split: Split(
             labels=np.arange(2),
@@ -107,16 +116,29 @@ def memory(shape: tuple[int, ...]) -> None:
         for split in SPLITS
     }
     about = {"classes": ("healthy", "ill"), "image_shape": shape, "channels": 1, "dtype": "int16", "source": "noise"}
-    write_packed(work / "one.h5", Contents(splits=volumes, **about))
-    print(f"{processor()}, torch {torch.__version__}; 6 volumes of {'x'.join(map(str, shape))}, cnn3d, width 64\n")
-    print("| | peak memory, GiB | s |\n|---|---|---|")
+    write_packed(work / "six.h5", Contents(splits=volumes, preparation=preparation.to_json(), **about))
+    nibabel.save(nibabel.Nifti1Image(rng.integers(-1000, 400, shape).astype(np.int16), np.eye(4)), work / "one.nii.gz")
+    print(f"{processor()}, torch {torch.__version__}; volumes of {'x'.join(map(str, shape))}, cnn3d, width 64\n")
+    print("| grid | source | ranks | peak memory of each, GiB | s |\n|---|---|---|---|---|")
     for grid in ((1, 1, 1), (4, 4, 2)):
         run = work / "x".join(map(str, grid))
-        draw_model(run, work / "one.h5", grid)
-        command = [sys.executable, "-m", "ddhpc", "predict", run / MODEL, work / "one.h5", "--memory", "0.02"]
-        seconds, peak = timed([*command, "--threads", "1"])
-        print(f"| {'x'.join(map(str, grid))} | {peak:.2f} | {seconds:.0f} |")
-    print(f"| the program alone | {timed([sys.executable, '-c', 'import torch, ddhpc.predict'])[1]:.2f} | |")
+        draw_model(run, work / "six.h5", grid)
+        for source in ("six.h5", "one.nii.gz"):
+            for ranks in range(1, 1 + min(2, prod(grid))):
+                peaks = Path(tempfile.mkdtemp(dir=work))
+                ddhpc = ["predict", run / MODEL, work / source, "--memory", 0, "--threads", 1]
+                command = ["mpirun", "-n", ranks, sys.executable, __file__, "--peaks", peaks, *ddhpc]
+                seconds, _ = timed(command)
+                found = ", ".join(f"{int((peaks / str(rank)).read_text()) / 2**20:.2f}" for rank in range(ranks))
+                print(f"| {run.name} | {source} | {ranks} | {found} | {seconds:.0f} |", flush=True)
+    print(f"| the program alone | | 1 | {timed([sys.executable, '-c', 'import torch, ddhpc.predict'])[1]:.2f} | |")
+
+
+def watched(peaks: Path, words: Sequence[str]) -> None:
+    """A rank of `python -m ddhpc`, which leaves the largest memory that it had in KiB in a file."""
+    sys.argv = ["ddhpc", *words]
+    main_of_ddhpc()
+    (peaks / str(launcher.rank())).write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 
 
 def draw_model(run: Path, packed: Path, grid: tuple[int, ...]) -> None:
@@ -139,6 +161,9 @@ def draw_model(run: Path, packed: Path, grid: tuple[int, ...]) -> None:
 
 def main() -> None:
     """Print what was asked for."""
+    if "--peaks" in sys.argv[1:2]:
+        watched(Path(sys.argv[2]), sys.argv[3:])
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("packed", type=Path, nargs="?")
