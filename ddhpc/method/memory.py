@@ -70,13 +70,22 @@ class Work:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Memory:
-    """Bytes that a subdomain needs on its device, and beside it."""
+class NetworkMemory:
+    """Bytes that a network needs on its device, without the windows that are held there."""
 
     weights: int
     """Weights, gradients and what the optimizer keeps of each, between the steps."""
     step: int
-    """At most in a step, or in making decisions, with the weights, without the windows that are held."""
+    """At most in a step, with the weights."""
+    decisions: int
+    """At most where it makes decisions; 0 where its batches are no larger than those of a step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes that a subdomain needs on its device, and beside it."""
+
+    network: NetworkMemory
     windows: int
     """Of all splits; where they are streamed, of the batches that are read ahead, which a GPU leaves in main memory."""
     streamed: int
@@ -87,7 +96,12 @@ class Memory:
     @property
     def device(self) -> int:
         """At most on the device, without the program."""
-        return self.step + self.windows
+        return self.computing + self.windows
+
+    @property
+    def computing(self) -> int:
+        """At most in training and in making decisions, without the windows that are held."""
+        return max(self.network.step, self.network.decisions)
 
 
 class Blocks(TorchDispatchMode):
@@ -139,6 +153,14 @@ class Blocks(TorchDispatchMode):
         self.peak = max(self.peak, self.now)
         self.tops[mapped] = max(self.tops[mapped], self.parts[mapped])
 
+    def needed(self, kind: str) -> int:
+        """At most since the start, on a CPU as a heap with holes and blocks of their own."""
+        return self.peak if kind == "cuda" else round(HOLES * self.tops[False]) + self.tops[True]
+
+    def start_again(self) -> None:
+        """Start again from what lives now; a heap stays as it is."""
+        self.peak, self.tops[True] = self.now, self.parts[True]
+
 
 class Autocast(TorchFunctionMode):
     """The bfloat16 autocast of a GPU where there is none; that of a CPU makes pooling and what follows float32."""
@@ -155,8 +177,8 @@ class Autocast(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def step_memory(cnn: nn.Module, work: Work, kind: str) -> tuple[int, int]:
-    """What a network needs in training: bytes between the steps, and at most, without the windows that are held.
+def network_memory(cnn: nn.Module, work: Work, kind: str) -> NetworkMemory:
+    """What a network needs in training.
 
     On a GPU the workspaces of cuDNN come in addition; precision `auto` is taken to be bfloat16 there.
 
@@ -174,18 +196,21 @@ def step_memory(cnn: nn.Module, work: Work, kind: str) -> tuple[int, int]:
     fake, order = FakeTensorMode(allow_non_fake_inputs=True), channels_last(2 + len(work.padded))
     # of another order they could not be replaced once a block is watched
     network = deepcopy(cnn).to(memory_format=order)._apply(fake.from_tensor)
+    # a captured step keeps its inputs (`CudaGraph`); the best weights wait in main memory
+    more = work.batch_bytes if kind == "cuda" else 0
+    if kind == "cpu" and work.config.keep == "best":
+        more = sum(each.nbytes for each in cnn.state_dict().values())
     with torch.random.fork_rng(devices=[]), Blocks() as blocks, Autocast() if halved else nullcontext():
         for weights in (*network.parameters(), *network.buffers()):
             blocks.add(weights)
         between = _step(network, work, fake, blocks)
+        step, decisions = blocks.needed(kind) + more, 0
         if decision_batch(extent(work.core), kind) > work.config.batch_size:
+            blocks.start_again()
             with fake, torch.no_grad():
                 _decisions(network, work, kind)
-    if kind == "cuda":
-        return between, blocks.peak + work.batch_bytes  # a captured step keeps its inputs (`CudaGraph`)
-    best = sum(each.nbytes for each in cnn.state_dict().values()) * (work.config.keep == "best")
-    # a heap with holes, and blocks of their own
-    return between + best, round(HOLES * blocks.tops[False]) + blocks.tops[True] + best
+            decisions = blocks.needed(kind) + more
+    return NetworkMemory(weights=between, step=step, decisions=decisions)
 
 
 def _step(network: nn.Module, work: Work, fake: FakeTensorMode, blocks: Blocks) -> int:
@@ -229,12 +254,12 @@ def subdomain_memory(problem: Problem, kind: str) -> list[Memory] | None:
 
     The step is that of the largest window, which is a little too much for the others.
     """
-    steps = dict[bool, tuple[int, int]]()
+    steps = dict[bool, NetworkMemory]()
     for n in sorted(range(problem.subdomains), key=lambda n: -prod(extent(problem.padded("train", n)[0]))):
         whole = isinstance(problem.images(n), CoarseImages)
         if whole not in steps:
             try:
-                steps[whole] = step_memory(problem.local_cnn(n), _work(problem, n), kind)
+                steps[whole] = network_memory(problem.local_cnn(n), _work(problem, n), kind)
             except (RuntimeError, NotImplementedError, TypeError, ValueError):
                 return None
     return [
@@ -256,8 +281,8 @@ def _work(problem: Problem, subdomain: int) -> Work:
     )
 
 
-def _memory(problem: Problem, subdomain: int, kind: str, step: tuple[int, int]) -> Memory:
-    """What a subdomain needs whose network takes so much between the steps, and in one."""
+def _memory(problem: Problem, subdomain: int, kind: str, network: NetworkMemory) -> Memory:
+    """What a subdomain needs whose network needs so much."""
     images, read, work = problem.images(subdomain), problem.window_bytes(subdomain), _work(problem, subdomain)
     image = work.batch_bytes // work.config.batch_size
     block = images.chunk_samples * image
@@ -267,10 +292,10 @@ def _memory(problem: Problem, subdomain: int, kind: str, step: tuple[int, int]) 
     ahead = (AHEAD + 1) * max(work.config.batch_size, decision_batch(extent(work.core), kind)) * image
     on_device, streamed = 0 if kind == "cuda" else ahead, problem.streamed(subdomain)
     windows = on_device if streamed else sum(read.values())
-    main = max(block, ahead * streamed)
+    needed = Memory(network=network, windows=windows, streamed=on_device, main=max(block, ahead * streamed))
     if kind == "cpu":
-        main = max(block + windows * (not streamed), step[1] + windows)
-    return Memory(weights=step[0], step=step[1], windows=windows, streamed=on_device, main=main)
+        needed = replace(needed, main=max(block + windows * (not streamed), needed.device))
+    return needed
 
 
 def _torch(dtype: np.dtype) -> torch.dtype:

@@ -44,7 +44,7 @@ class GridPlan:
         """Whether it fits so many bytes."""
         if self.memory is None:
             return "unknown"
-        streamed = self.program + self.memory.step + self.memory.streamed
+        streamed = self.program + self.memory.computing + self.memory.streamed
         return "yes" if self.total <= limit else "if streamed" if streamed <= limit else "no"
 
 
@@ -64,12 +64,11 @@ def candidates(image_shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
 
 def with_grid(config: Config, grid: tuple[int, ...]) -> Config:
     """The configuration on another grid; on that of ones it is the global CNN, without a coarse problem."""
-    shape = replace(config.decomposition, grid=grid)
     if max(grid) > 1:
-        return replace(config, decomposition=shape)
+        return replace(config, decomposition=replace(config.decomposition, grid=grid))
     return replace(
         config,
-        decomposition=replace(shape, coarse_image=False, coarse_shape=None),
+        decomposition=replace(config.decomposition, grid=grid, coarse_image=False, coarse_shape=None),
         model=replace(config.model, width="auto"),
         coherent=replace(config.coherent, start="none"),
     )
@@ -123,7 +122,7 @@ def _row(planned: GridPlan, device_memory: float) -> list[str]:
     window = max((problem.extent(n) for n in range(problem.subdomains)), key=prod)
     grid = by(problem.config.decomposition.grid)
     named = f"global CNN {grid}" if problem.subdomains == 1 else grid
-    parts = [memory.step, memory.windows, planned.total] if memory else []
+    parts = [memory.network.step, memory.windows, planned.total] if memory else []
     shown = [f"{part / 2**30:,.2f}" for part in parts] or ["-"] * 3
     return [named, by(window), str(problem.width), *shown, planned.verdict(device_memory * 2**30)]
 
