@@ -77,6 +77,7 @@ class CudaGraph:
     def _capture(self, inputs: tuple[Tensor, ...]) -> None:
         self.inputs = tuple(each.clone() for each in inputs)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # others may go on with theirs: the thread that reads the next batches takes pinned memory
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self.work(*self.inputs)
         self.graph = graph
