@@ -181,7 +181,9 @@ def loop_milliseconds(case: Case, bfloat16: bool, steps: int) -> float:
     kind = "bfloat16" if bfloat16 else "float32"
     config = Local(batch_size=case.batch, epochs=2, learning_rate=0.01, precision=kind)
     history = train_local(
-        network(case), LocalProblem(images=images, labels=labels, config=config), lambda fraction, history, state: None
+        network(case),
+        LocalProblem(images=images, labels=labels, config=config, captured=True),
+        lambda fraction, history, state: None,
     )
     return history.seconds[-1] / steps * 1000
 

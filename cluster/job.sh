@@ -12,8 +12,8 @@ train_or_again() { # NAME OPTION...: train by `launcher`; `again OPTION...` subm
     set -- "$@" --output "runs/$name"
   fi
   "${launcher[@]}" python -m ddhpc train "$@" || code=$?
-  # stopped, with checkpoints
-  if [ "$code" = 75 ]; then
+  # 75: stopped, with checkpoints; above 128: the signal itself killed ranks, before they knew it
+  if [ "$code" = 75 ] || [ "$code" -gt 128 ]; then
     echo "back to the queue to continue"
     again "$@"
   fi

@@ -169,8 +169,8 @@ class Coarse:
     """Training images of an epoch of the coarse DNN; see local.sampling."""
 
     keep: Literal["last", "best"] = "last"
-    """Weights that are kept of the coarse DNN: those after its last epoch, or after the one with the lowest loss on
-    val, which is looked at after each. What is said of val is then slightly optimistic."""
+    """Which weights of the coarse DNN are kept: of its last epoch, or of the epoch with the lowest loss on val. With
+    best, figures on val are slightly optimistic."""
 
     patience: int | None = None
     """Epochs without a lower loss on val after which the training of the coarse DNN stops. null: never stops early."""

@@ -13,7 +13,9 @@ from ddhpc.method.decomposition import Window, extent, rotation_margins
 
 
 def draw_changes(config: Local, batch: int, dimensions: int) -> Tensor:
-    """How the images of a batch are to be changed, from the generator of this process; none is drawn in vain.
+    """How the images of a batch are to be changed, from the generator of this process.
+
+    Shift, flip and rotation draw together, so that one does not change the draws of another.
 
     Args:
         config: shift, flip, rotate, intensity.
@@ -21,8 +23,8 @@ def draw_changes(config: Local, batch: int, dimensions: int) -> Tensor:
         dimensions: D, of an image.
 
     Returns:
-        [B, D + 4] float32 on the CPU, a row for each image: its offset in pixels along each dimension, 1 where it is
-        mirrored, its angle in radians, and the changes of its contrast and brightness.
+        [B, D + 4] float32 on the CPU, a row for each image: its offset in pixels along each dimension, 1 where a
+        flip mirrors it, its angle in radians, and the changes of its contrast and brightness.
     """
     changes = torch.zeros(batch, dimensions + 4)
     if config.shift or config.flip or config.rotate:
@@ -36,7 +38,7 @@ def draw_changes(config: Local, batch: int, dimensions: int) -> Tensor:
 
 
 def augment_geometry(pixels: Tensor, core: Window, config: Local, changes: Tensor) -> Tensor:
-    """The windows of a batch: each shifted, rotated, and every second one mirrored, as configured.
+    """The windows of a batch: shifted, rotated, and mirrored with a probability of one half, as configured.
 
     Real pixels beyond the edge of the window come in where the image has them, else the edge is repeated.
 

@@ -12,18 +12,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-WARM_UP = 3
+EAGER_CALLS = 3
 """Calls before the capture: libraries choose their algorithms, optimizers make their state, gradients their memory."""
-
-Work = Callable[..., None]
-"""Takes tensors, of the same shapes and dtypes at each call, and changes others in place."""
 
 
 class CudaGraph:
-    """Work that is called as it is WARM_UP times, captured at the next call, and replayed from then on.
+    """Work that is called as it is EAGER_CALLS times, captured at the next call, and replayed from then on.
 
-    Work that makes the processor wait for the GPU cannot be captured, as that of a network which reads a value of a
-    tensor; it stays as it is.
+    Of what is replayed Python sees nothing any more: what the work decides in Python, it decides once. Work that makes
+    the processor wait for the GPU cannot be captured, as that of a network which reads a value of a tensor; it stays as
+    it is.
+
+    Args:
+        work: takes tensors, of the same shapes and dtypes at each call, and changes others in place.
 
     Example:
         >>> if torch.cuda.is_available():
@@ -34,7 +35,7 @@ class CudaGraph:
         ...     assert total.tolist() == [10, 10]
     """
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Callable[..., None]) -> None:
         self.work = work
         self.calls = 0
         self.waits = False
@@ -46,8 +47,8 @@ class CudaGraph:
     def __call__(self, *inputs: Tensor) -> None:
         """Do the work, now or soon after."""
         self.calls += 1
-        if self.calls <= WARM_UP:
-            self._warm_up(inputs)
+        if self.calls <= EAGER_CALLS:
+            self._call(inputs)
         elif self.waits:
             self.work(*inputs)
         else:
@@ -58,7 +59,7 @@ class CudaGraph:
             assert self.graph is not None
             self.graph.replay()
 
-    def _warm_up(self, inputs: tuple[Tensor, ...]) -> None:
+    def _call(self, inputs: tuple[Tensor, ...]) -> None:
         """Work on a stream of its own, as a capture does, and see whether it waits."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -71,8 +72,11 @@ class CudaGraph:
             finally:
                 torch.cuda.set_sync_debug_mode(before)
         torch.cuda.current_stream().wait_stream(stream)
-        # the last of these calls tells; the first in a process also wait for libraries to start
-        self.waits = any("synchroniz" in str(each.message) for each in told)
+        waits = [each for each in told if "synchroniz" in str(each.message)]
+        self.waits = bool(waits)  # the last of these calls tells; the first in a process wait for libraries to start
+        for each in told:
+            if each not in waits:
+                warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
     def _capture(self, inputs: tuple[Tensor, ...]) -> None:
         self.inputs = tuple(each.clone() for each in inputs)

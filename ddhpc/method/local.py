@@ -13,21 +13,12 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ddhpc.config import Local
-from ddhpc.method.augmentation import augment_geometry, augment_intensity, draw_changes
+from ddhpc.method.augmentation import draw_changes
 from ddhpc.method.class_balance import drawn, weighted_loss
 from ddhpc.method.cuda_graph import CudaGraph
 from ddhpc.method.decomposition import extent
 from ddhpc.method.team import ALONE, Team
-from ddhpc.method.training import (
-    History,
-    State,
-    autocast,
-    learning_rate,
-    new_optimizer,
-    restore,
-    set_rate,
-    update_weights,
-)
+from ddhpc.method.training import History, State, autocast, descend, learning_rate, new_optimizer, restore, set_rate
 from ddhpc.method.windows import Images, channels_last
 from ddhpc.models.features import with_features
 
@@ -73,6 +64,8 @@ class LocalProblem:
     """Of the run, for the draws of an epoch that are the same on all subdomains."""
     validation: Validation | None = None
     """None where nobody looks at it."""
+    captured: bool = False
+    """Whether a GPU may replay its steps, see `CudaGraph`: only for networks that decide nothing in Python."""
 
     @property
     def members(self) -> Tensor:
@@ -161,7 +154,7 @@ class LocalTraining:
         self.loss.zero_()
         self.right.zero_()
 
-    def batches(self) -> list[Tensor]:
+    def remaining(self) -> list[Tensor]:
         """This rank's images [B] int64 of each step that is left of this epoch."""
         size, problem = self.problem.batch_size, self.problem
         return [batch[self.rows] for batch in self.order[: problem.batches * size].split(size)[self.step :]]
@@ -178,8 +171,7 @@ class LocalTraining:
     def update(self, padded: Tensor, target: Tensor, changes: Tensor) -> None:
         """All of a step that the device does, from padded windows [B, C, *padded], labels [B] and their changes."""
         problem, config, images, team = self.problem, self.problem.config, self.problem.images, self.problem.team
-        windows = images.normalised(augment_geometry(padded, images.core, config, changes))
-        inputs = augment_intensity(windows, config, changes)
+        inputs = images.augmented(padded, config, changes)
         with team.own_random(self.device, self.step), autocast(config.precision, self.device.type):
             logits = self.model(inputs)
             loss = self.criterion(logits, target)
@@ -187,7 +179,7 @@ class LocalTraining:
             loss = loss * (len(target) * team.size / problem.batch_size)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        update_weights(self.cnn, self.optimizer, config.clip)
+        descend(self.cnn, self.optimizer, config.clip)
         self.loss += loss.detach()
         self.right += (logits.argmax(1) == target).sum()
 
@@ -239,12 +231,12 @@ def train_local(cnn: nn.Module, problem: LocalProblem, on_step: Step, saved: Sta
     if saved:
         training.restore(saved)
     alone_on_gpu = training.device.type == "cuda" and problem.team.size == 1
-    update = CudaGraph(training.update) if alone_on_gpu else training.update
+    update = CudaGraph(training.update) if alone_on_gpu and problem.captured else training.update
     cnn.train()
     for epoch in range(len(training.history), config.epochs):
         if training.step == 0:
             training.start_epoch()
-        left = training.batches()
+        left = training.remaining()
         for batch, padded in zip(left, problem.images.batches(left), strict=True):
             update(padded, training.target[batch], training.draw_step())
             training.step += 1

@@ -142,7 +142,7 @@ def restore(optimizer: torch.optim.Optimizer, state: State) -> None:
     optimizer.load_state_dict({**state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def update_weights(network: nn.Module, optimizer: torch.optim.Optimizer, clip: float | None) -> None:
+def descend(network: nn.Module, optimizer: torch.optim.Optimizer, clip: float | None) -> None:
     """Change the weights of a network by its gradient, of which `clip` is the largest norm, see `config.Local`."""
     if clip is not None:
         nn.utils.clip_grad_norm_(network.parameters(), clip)

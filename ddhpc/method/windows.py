@@ -17,9 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddhpc.config import Local
 from ddhpc.data.hdf5 import reason
 from ddhpc.data.packed import Packed
 from ddhpc.errors import InputError
+from ddhpc.method.augmentation import augment_geometry, augment_intensity
 from ddhpc.method.coarse_images import CoarseImages
 from ddhpc.method.decomposition import Window, extent
 
@@ -47,6 +49,11 @@ class Images(ABC):
     @abstractmethod
     def batches(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
         """The padded windows [B, C, *padded] on the device, channels last, of each batch of indices [B] int64."""
+
+    def augmented(self, padded: Tensor, config: Local, changes: Tensor) -> Tensor:
+        """What a CNN in training sees, [B, C, *window] float32, of padded windows and their changes [B, D + 4]."""
+        windows = self.normalised(augment_geometry(padded, self.core, config, changes))
+        return augment_intensity(windows, config, changes)
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """[B, C, *window] float32 in channels-last order with mean 0 and standard deviation 1."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -11,9 +13,11 @@ from ddhpc.config import Config
 from ddhpc.data.packed import Packed, find, open_packed
 from ddhpc.data.packed.pictures import shown
 from ddhpc.data.sources.preparation import Preparation
+from ddhpc.data.sources.volume import VolumePreparation
 from ddhpc.errors import InputError
 from ddhpc.method.coarse_images import CoarseImages
 from ddhpc.method.decomposition import whole
+from ddhpc.results.model import open_model
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,13 +27,8 @@ class Pictures:
     packed: Packed | None
     lacking: str
     """A sentence where there are none, else empty."""
-
-    @property
-    def of_patients(self) -> bool:
-        """Whether they are volumes that `prepare` has turned to the axes RAS."""
-        if self.packed is None or not self.packed.preparation:
-            return False
-        return Preparation.from_json(self.packed.preparation, self.packed.path).kind == "volumes"
+    volumes: VolumePreparation | None
+    """How they were prepared, if they are volumes of which that is known; their axes are RAS then."""
 
     def of(self, sample: int) -> np.ndarray | None:
         """A test image ready to be shown: [*spatial] float, or [*spatial, 3] for three channels, from 0 to 1."""
@@ -48,10 +47,24 @@ class Pictures:
 def pictures(file: h5py.File) -> Pictures:
     """The test images of the run that a results file tells of."""
     data = Config.from_yaml(file.attrs["config"]).data
+    without = partial(Pictures, packed=None, volumes=_volumes(_of_model(file)))
     try:
         packed = open_packed(find(data.file))
     except InputError:
-        return Pictures(packed=None, lacking=f"The packed file {data.file} was not found, so the canvas is empty.")
+        return without(lacking=f"The packed file {data.file} was not found, so the canvas is empty.")
     if packed.digest != file.attrs["data_digest"]:
-        return Pictures(packed=None, lacking=f"{data.file} holds other data by now, so the canvas is empty.")
-    return Pictures(packed=packed.of_fold(data.fold), lacking="")
+        return without(lacking=f"{data.file} holds other data by now, so the canvas is empty.")
+    return Pictures(packed=packed.of_fold(data.fold), lacking="", volumes=_volumes(packed.preparation))
+
+
+def _of_model(file: h5py.File) -> str:
+    """How images were prepared, as the model of the run tells; empty where there is none."""
+    try:
+        return open_model(Path(file.filename).parent).trained.preparation
+    except InputError:
+        return ""
+
+
+def _volumes(preparation: str) -> VolumePreparation | None:
+    found = Preparation.from_json(preparation) if preparation else None
+    return found if isinstance(found, VolumePreparation) else None

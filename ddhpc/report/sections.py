@@ -51,8 +51,15 @@ def _domain(file: h5py.File, pictures: Pictures) -> Domain:
     attributes = file["decomposition"].attrs
     shape, grid = (tuple(attributes[name].tolist()) for name in ("image_shape", "grid"))
     coarse = tuple(attributes["coarse_shape"].tolist()) if has_coarse_image(file) else ()
-    overlap, patient = int(attributes["overlap"]), pictures.of_patients
-    return Domain(shape=shape, grid=grid, overlap=overlap, coarse_shape=coarse, patient=patient)
+    volumes = pictures.volumes
+    return Domain(
+        shape=shape,
+        grid=grid,
+        overlap=int(attributes["overlap"]),
+        coarse_shape=coarse,
+        patient=volumes is not None,
+        marked=volumes is not None and volumes.orientation == "of the file",
+    )
 
 
 def _decomposition(file: h5py.File, area: Domain, pictures: Pictures) -> Section:
@@ -71,6 +78,8 @@ def _decomposition(file: h5py.File, area: Domain, pictures: Pictures) -> Section
             " Slices are shown as radiologists look at them: the patient's right (R) at the left, the front (A) at the "
             "top. In the table x goes to the right, y to the front and z up."
         )
+    if area.patient and not area.marked:
+        caption += " The files did not tell where the sides are; LAS was assumed."
     lower, upper = file["decomposition/lower"][...], file["decomposition/upper"][...]
     sides = ("rows", "columns") if len(area.shape) == 2 else ("x", "y", "z")
     return Section(

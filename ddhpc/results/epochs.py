@@ -27,6 +27,8 @@ def epochs(file: h5py.File, level: Literal["local", "coarse"] = "local") -> Epoc
     history = file[f"{level}/history"]
     known = np.atleast_2d(np.isfinite(history["loss"][...]))
     present, trained = known.any(axis=1), known.sum(axis=1)
+    if not known.size:  # the coarse DNN of a single subdomain
+        return Epochs(planned=0, trained=trained[present], kept=trained[present])
     kept = trained
     if getattr(Config.from_yaml(file.attrs["config"]), level).keep == "best" and "val_loss" in history:
         loss = np.atleast_2d(history["val_loss"][...])

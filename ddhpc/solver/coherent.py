@@ -21,22 +21,13 @@ from torch import Tensor, nn
 from ddhpc.config import Config, Local
 from ddhpc.data.packed import SPLITS
 from ddhpc.errors import Stopped
-from ddhpc.method.augmentation import augment_geometry, augment_intensity, draw_changes
+from ddhpc.method.augmentation import draw_changes
 from ddhpc.method.class_balance import drawn, weighted_loss
 from ddhpc.method.coarse import coarse_dnn, decide
 from ddhpc.method.decomposition import owned
 from ddhpc.method.local import local_outputs, output
 from ddhpc.method.solutions import CoherentSolution, LocalSolution
-from ddhpc.method.training import (
-    History,
-    State,
-    autocast,
-    learning_rate,
-    new_optimizer,
-    restore,
-    set_rate,
-    update_weights,
-)
+from ddhpc.method.training import History, State, autocast, descend, learning_rate, new_optimizer, restore, set_rate
 from ddhpc.parallel import logs
 from ddhpc.parallel.communicator import Communicator
 from ddhpc.parallel.progress import LINE_SECONDS
@@ -102,7 +93,7 @@ class Member:
     def step(self, rate: float) -> None:
         """Update the weights by their gradients, at a learning rate."""
         set_rate(self.optimizer, rate)
-        update_weights(self.network, self.optimizer, self.clip)
+        descend(self.network, self.optimizer, self.clip)
         self.optimizer.zero_grad(set_to_none=True)
 
 
@@ -187,9 +178,7 @@ class CnnDnn:
             self.problem.seed(coarse_number, epoch, step)
             (padded,) = windows.batches([batch])
             changes = draw_changes(config, len(batch), len(windows.core)).to(self.device)
-            pixels = augment_intensity(
-                windows.normalised(augment_geometry(padded, windows.core, config, changes)), config, changes
-            )
+            pixels = windows.augmented(padded, config, changes)
             self.problem.seed(n, epoch, step)
             with autocast(config.precision, self.device.type):
                 _, given = output(self.members[n].network, pixels, self.problem.features)

@@ -196,6 +196,7 @@ class SubdomainTraining:
                 fitted=fit.images,
                 team=self.job.team,
                 seed=problem.config.run.seed,
+                captured=":" not in problem.config.model.name,
                 validation=Validation(images=self.images["val"], labels=problem.packed.labels["val"]),
             )
             history = train_local(cnn, local, self.on_step, self.saved)

@@ -37,7 +37,7 @@ def train(waits=False, **options):
     cnn = build("resnet", channels=1, classes=2, window=(12, 12), width=8)
     cnn = nn.Sequential(Waits(), cnn) if waits else cnn
     cnn = cnn.to("cuda", memory_format=channels_last(4))
-    problem = LocalProblem(images=images, labels=labels, config=config)
+    problem = LocalProblem(images=images, labels=labels, config=config, captured=True)
     return train_local(cnn, problem, lambda fraction, history, state: None), cnn
 
 
@@ -67,14 +67,16 @@ def test_a_captured_training_is_that_of_one_step_after_the_other(options, monkey
     captured = captures(monkeypatch)
     found, cnn = train(**options)
     assert len(captured) == 1
-    monkeypatch.setattr(cuda_graph, "WARM_UP", 10**9)
+    monkeypatch.setattr(cuda_graph, "EAGER_CALLS", 10**9)
     expected, _ = train(**options)
     assert len(captured) == 1
     assert found.accuracy[-1] > 0.8
     assert found.loss == pytest.approx(expected.loss, rel=0.02, abs=0.002)
     assert found.learning_rate == expected.learning_rate
     steps = {name: values.item() for name, values in cnn.named_buffers() if name.endswith("num_batches_tracked")}
-    assert set(steps.values()) == {3 * 512 // 32}, "each step once, those of the warm-up and the first replay as well"
+    assert set(steps.values()) == {3 * 512 // 32}, (
+        "each step once, those before the capture and the first replay as well"
+    )
 
 
 def test_a_network_that_waits_for_the_gpu_is_not_captured(monkeypatch):

@@ -51,11 +51,13 @@ def test_slices_of_a_patient_are_marked_and_seen_from_the_front_stand_upright():
     image[-1, :, -1] = 1  # at the right, on top
     *layers, front = panels(domain(), image)
     assert [panel.marks for panel in layers] == ["RLAP"] * 2
-    assert (front.marks, front.upward, front.sides) == ("RLSI", True, (2, 1))
+    assert (front.marks, front.upward, front.sides, front.title) == ("RLSI", True, (2, 1), "from the front: y 4")
     assert front.picture.shape == (6, 7)
     assert np.argwhere(front.picture).tolist() == [[5, 0]], "the last row, which is drawn at the top, at the left"
     assert set(front.members) == {n for n in range(12) if n // 2 % 3 == 1}
     assert all(panel.marks == "" for panel in panels(domain(patient=False), image))
+    untold = Domain(shape=SHAPE, grid=GRID, overlap=1, patient=True, marked=False)
+    assert all(panel.marks == "" for panel in panels(untold, image))
 
 
 def test_images_are_shown_as_they_are():

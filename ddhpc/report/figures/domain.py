@@ -207,7 +207,7 @@ def dependence(domain: Domain, decisions: Sequence[Driven]) -> Figure:
             axes.axis("on")
             image = decision.image
             _canvas(axes, None if image is None else domain.cut(image, layer), (shape[0], shape[1]))
-            _mark(axes, "RLAP" if domain.patient and layer == 0 else "")
+            _mark(axes, domain.marks if layer == 0 else "")
             # Not in the layout, where a long title would push the next column away.
             title = axes.set_title(decision.title if layer == 0 else "\n", loc="left", fontsize=8)
             title.set_in_layout(layer > 0 or each == 1)

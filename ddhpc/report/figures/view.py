@@ -30,11 +30,20 @@ class Domain:
     shape: tuple[int, ...]
     """Pixels along each of the d stored dimensions."""
     grid: tuple[int, ...]
+    """Subdomains along each stored dimension."""
     overlap: int
+    """Pixels that a window extends beyond its block on interior sides."""
     coarse_shape: tuple[int, ...] = ()
     """Pixels of the coarse image along each dimension; empty where there is none."""
     patient: bool = False
     """Whether images are volumes with the axes RAS."""
+    marked: bool = True
+    """Whether the sides of a patient are written beside: not where the files did not tell them."""
+
+    @property
+    def marks(self) -> str:
+        """The patient's sides at the left, right, top and bottom of a slice."""
+        return "RLAP" if self.patient and self.marked else ""
 
     @property
     def layers(self) -> int:
@@ -110,7 +119,7 @@ class Panel:
     sides: tuple[int, int]
     """Which of rows, columns and slices go down and to the right."""
     members: Sequence[int]
-    """The subdomains that the slice meets."""
+    """The subdomains whose blocks the slice meets."""
     marks: str = ""
     """Where the patient's sides are: letters for left, right, top and bottom of the picture."""
     upward: bool = False
@@ -119,14 +128,13 @@ class Panel:
 
 def panels(domain: Domain, image: np.ndarray | None) -> list[Panel]:
     """The slices of an image [*shape] or [*shape, 3] that show all subdomains; of a volume also one from the side."""
-    marks = "RLAP" if domain.patient else ""
     found = [
         Panel(
             title=domain.title(layer),
             picture=None if image is None else domain.cut(image, layer),
             sides=(0, 1),
             members=domain.members(layer),
-            marks=marks,
+            marks=domain.marks,
         )
         for layer in range(domain.layers)
     ]
@@ -137,12 +145,13 @@ def _from_the_side(domain: Domain, image: np.ndarray | None) -> Panel:
     """The slice amid a volume that shows all layers: of a patient seen from the front, with the head at the top."""
     axis = 0 if domain.patient else 1
     amid = domain.shown_shape[axis] // 2
+    place = f"front: y {domain.shape[1] - 1 - amid}" if domain.patient else f"side: column {amid}"
     picture = None if image is None else np.take(domain.seen(image), amid, axis)
     return Panel(
-        title=f"from the {'front: row' if domain.patient else 'side: column'} {amid}",
+        title=f"from the {place}",
         picture=picture.swapaxes(0, 1) if domain.patient and picture is not None else picture,
         sides=(2, 1) if domain.patient else (0, 2),
         members=[n for n, block in enumerate(domain.blocks) if block[axis].start <= amid < block[axis].stop],
-        marks="RLSI" if domain.patient else "",
+        marks="RLSI" if domain.marks else "",
         upward=domain.patient,
     )
