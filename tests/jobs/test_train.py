@@ -114,7 +114,7 @@ def test_local_outputs_are_right_where_the_window_tells(small, tmp_path):
 
 
 def test_the_global_cnn_is_the_same_program(small, tmp_path):
-    directory = run(0, small, tmp_path, "--decomposition.grid", 1, 1)
+    directory = run(0, small, tmp_path, "--decomposition.grid", 1, 1, "--coarse.keep", "best")
     with h5py.File(directory / "results.h5") as file:
         assert file["local/val/decision"].shape == (1, 30, 3)
         assert file["decomposition/upper"][0].tolist() == [16, 14]
