@@ -1,6 +1,7 @@
 """Peak memory and seconds of a training step as volumes grow, global and on grids, against what `plan` predicts.
 
     python benchmarks/largest.py [--shapes 128x128x64 256x256x128] [--grids 1x1x1 4x4x2] [--limit 14] [--device cuda]
+    python benchmarks/largest.py --fits 16 24 80                     # largest volume by memory of a device, predicted
 
 Network, overlap, width, augmentation and batch size are those of the recipe `ct`. The window
 is the largest of the grid.
@@ -17,6 +18,7 @@ import resource
 import subprocess
 import sys
 import time
+from bisect import bisect
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -29,9 +31,11 @@ from ddhpc.config import Config
 from ddhpc.method.cuda_graph import WARM_UP, CudaGraph
 from ddhpc.method.decomposition import extent, grow, rotation_margins, windows
 from ddhpc.method.local import LocalProblem, LocalTraining
-from ddhpc.method.memory import Work, network_memory
-from ddhpc.method.windows import Held, channels_last
+from ddhpc.method.network_memory import Work, network_memory
+from ddhpc.method.windows import AHEAD, Held, channels_last
 from ddhpc.results.provenance import processor
+from ddhpc.tables.grids import CONTEXT_BYTES
+from ddhpc.tables.plan import PROGRAM_BYTES
 from ddhpc.wording import by
 
 SHAPES = ("128x128x64", "256x256x128", "512x512x256")
@@ -39,6 +43,7 @@ GRIDS = ("1x1x1", "2x2x1", "4x4x2", "8x8x4")
 STEPS = {"cpu": 2, "cuda": WARM_UP + 2}
 """Of which the last is timed: the first makes the momentum, on a GPU one captures the graph that the last replays."""
 GIB = 2**30
+LARGEST_EDGE = 2048
 WARM_WIDTH = 4
 """Of the network that is trained first, so that what the program itself takes does not count."""
 
@@ -139,6 +144,29 @@ def row(shape: str, grid: str, given: argparse.Namespace) -> str:
     return f"{told}| {found['peak'] / GIB:.2f} | {error:+.0f} % | {found['seconds']:.1f} | {found['cpu']:.1f} |"
 
 
+def largest(grid: tuple[int, ...], device: str, memory: float, batch: int) -> str:
+    """The largest volume of 2n x 2n x n voxels, n a multiple of 16, whose windows fit a device of so many GiB."""
+    limit = memory * GIB - (CONTEXT_BYTES if device == "cuda" else PROGRAM_BYTES)
+
+    def need(edge: int) -> int:
+        work, width = problem((2 * edge, 2 * edge, edge), grid, batch)
+        ahead = (AHEAD + 1) * work.batch_bytes * (device == "cpu")  # streamed; a GPU leaves them in main memory
+        return network_memory(network(work, width), work, device).step + ahead
+
+    edge = 16 * (bisect(range(1, LARGEST_EDGE // 16 + 1), limit, key=lambda n: need(16 * n)))
+    return by((2 * edge, 2 * edge, edge))
+
+
+def print_largest(memories: list[float], grids: list[str], batch: int) -> None:
+    """Predicted, for devices of so many GiB."""
+    print("| device | " + " | ".join("global" if max(sizes(grid)) == 1 else grid for grid in grids) + " |")
+    print("|---" * (1 + len(grids)) + "|")
+    for device, name in (("cpu", "CPU, float32"), ("cuda", "GPU, bfloat16")):
+        for each in memories:
+            found = [largest(sizes(grid), device, each, batch) for grid in grids]
+            print(f"| {name}, {each:g} GiB | " + " | ".join(found) + " |", flush=True)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -148,8 +176,12 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=14.0, help="GiB beyond the program")
     parser.add_argument("--device", choices=STEPS, default="cpu")
     parser.add_argument("--steps", type=int, help="of which the last is timed")
+    parser.add_argument("--fits", nargs="+", type=float, metavar="GIB", help="predict the largest volumes")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.fits:
+        print_largest(given.fits, given.grids, given.batch)
+        return
     if given.one:
         work, width = problem(*map(sizes, given.one), given.batch)
         print(json.dumps(measured(work, width, given.device, given.limit, given.steps)))

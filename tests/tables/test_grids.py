@@ -5,7 +5,8 @@ import pytest
 from ddhpc.cli.plan import run
 from ddhpc.config import Config, Data, Decomposition, Model
 from ddhpc.errors import InputError
-from ddhpc.method.memory import Memory, NetworkMemory
+from ddhpc.method.memory import Memory
+from ddhpc.method.network_memory import NetworkMemory
 from ddhpc.tables import grids
 from ddhpc.tables.grids import GridPlan, candidates, print_grids, with_grid
 
@@ -35,13 +36,14 @@ def test_the_grid_of_ones_is_the_global_cnn():
     assert with_grid(config, (2, 2)).decomposition.coarse_image
 
 
-def test_the_table_ends_after_three_grids_that_fit_and_has_the_configured_one(small, capsys, monkeypatch):
+def test_the_table_ends_after_so_many_grids_that_fit_and_has_the_configured_one(small, capsys, monkeypatch):
     config = Config(
         data=Data(file=str(small)),
         decomposition=Decomposition(grid=(1, 2), overlap=2),
         model=Model(name="resnet", global_width=4, depth=8),
     )
     monkeypatch.setattr(grids, "PROGRAM_BYTES", 0)
+    monkeypatch.setattr(grids, "SHOWN_FITTING", 4)
     print_grids(config, 1.0)
     out = capsys.readouterr().out
     rows = [line.split("│")[1:-1] for line in out.splitlines() if line.startswith("│")]
@@ -50,6 +52,7 @@ def test_the_table_ends_after_three_grids_that_fit_and_has_the_configured_one(sm
         ["global CNN 1x1", "16x14", "4", "yes"],
         ["1x2", "16x9", "3", "yes"],
         ["2x1", "10x14", "3", "yes"],
+        ["2x2", "10x9", "2", "yes"],
     ]
     assert "159 images of 16x14; resnet, 64 images a step, float32" in out
 
