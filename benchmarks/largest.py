@@ -34,8 +34,7 @@ from ddhpc.method.local import LocalProblem, LocalTraining
 from ddhpc.method.network_memory import Work, network_memory
 from ddhpc.method.windows import AHEAD, Held, channels_last
 from ddhpc.results.provenance import processor
-from ddhpc.tables.grids import CONTEXT_BYTES
-from ddhpc.tables.plan import PROGRAM_BYTES
+from ddhpc.tables.plan import CONTEXT_BYTES, PROGRAM_BYTES
 from ddhpc.wording import by
 
 SHAPES = ("128x128x64", "256x256x128", "512x512x256")

@@ -14,15 +14,13 @@ from ddhpc.config import Config
 from ddhpc.errors import InputError
 from ddhpc.method.memory import Memory, device_kind, subdomain_memory
 from ddhpc.method.problem import Problem, open_problem
-from ddhpc.tables.plan import PROGRAM_BYTES
+from ddhpc.tables.plan import CONTEXT_BYTES, PROGRAM_BYTES
 from ddhpc.terminal import console
 from ddhpc.wording import by
 
 MOST_SUBDOMAINS = 4096
 SHOWN_FITTING = 3
 """Grids that fit, after which finer ones are left out."""
-CONTEXT_BYTES = 2**29
-"""Of a GPU that a process takes for itself (CUDA context and libraries), about; it depends on card and driver."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +120,7 @@ def _row(planned: GridPlan, device_memory: float) -> list[str]:
     window = max((problem.extent(n) for n in range(problem.subdomains)), key=prod)
     grid = by(problem.config.decomposition.grid)
     named = f"global CNN {grid}" if problem.subdomains == 1 else grid
-    parts = [memory.network.step, memory.windows, planned.total] if memory else []
+    parts = [memory.computing, memory.windows, planned.total] if memory else []
     shown = [f"{part / 2**30:,.2f}" for part in parts] or ["-"] * 3
     return [named, by(window), str(problem.width), *shown, planned.verdict(device_memory * 2**30)]
 
@@ -130,8 +128,9 @@ def _row(planned: GridPlan, device_memory: float) -> list[str]:
 def print_notes(kind: str, out: Console) -> None:
     """What the figures are of, and how sure they are."""
     out.print(
-        "training step: weights, their gradients and momentum, what the backward pass keeps, temporaries; windows: of "
-        "all images, held, or of the batches read ahead; if streamed: with a smaller --data.memory_limit"
+        "training step: weights, gradients and momentum, what the backward pass keeps, temporaries, or a batch of "
+        "decisions where that needs more; windows: of all images, held, or of batches read ahead; if streamed: with "
+        "a smaller --data.memory_limit"
     )
     if kind == "cuda":
         out.print("not measured on a GPU yet: workspaces of cuDNN come in addition")

@@ -21,6 +21,8 @@ from ddhpc.wording import by, mebibytes
 
 PROGRAM_BYTES = 690 * 2**20
 """Measured resident memory of a process that has torch and MPI and trains a tiny problem (CUDA build on a CPU)."""
+CONTEXT_BYTES = 2**29
+"""Of a GPU that a process takes for itself (CUDA context and libraries), about; it depends on card and driver."""
 SHOWN_ROWS = 64
 
 
@@ -55,7 +57,7 @@ def shares(problem: Problem, ranks: int) -> list[RankPlan]:
         mine = owned(problem.subdomains, ranks, rank)
         trained = mine or [team_of(problem.subdomains, ranks, rank)[0]]
         main = PROGRAM_BYTES + at_once(memory[n].main for n in trained) + len(mine) * outputs if memory else None
-        on_gpu = at_once(memory[n].device for n in trained) if memory and kind == "cuda" else None
+        on_gpu = CONTEXT_BYTES + at_once(memory[n].device for n in trained) if memory and kind == "cuda" else None
         planned.append(
             RankPlan(
                 rank=rank,

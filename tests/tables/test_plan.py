@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from ddhpc.config import Coarse, Config, Data, Decomposition, Local, Model
+from ddhpc.config import Coarse, Config, Data, Decomposition, Local, Model, Run
 from ddhpc.data.packed import SPLITS
 from ddhpc.method.decomposition import grow, owned
 from ddhpc.method.memory import subdomain_memory
 from ddhpc.method.problem import open_problem
 from ddhpc.models import parameters
-from ddhpc.tables.plan import PROGRAM_BYTES, coarse_image_ranks, print_plan, shares
+from ddhpc.tables.plan import CONTEXT_BYTES, PROGRAM_BYTES, coarse_image_ranks, print_plan, shares
 from ddhpc.wording import mebibytes
 from tests.conftest import make_older
 
@@ -66,6 +66,16 @@ def test_a_rank_that_helps_another_needs_as_much_and_owns_nothing(problem):
     assert (list(owner.subdomains), list(helper.subdomains)) == ([0], [])
     assert owner.helps == helper.helps == 0
     assert owner.data_bytes == helper.data_bytes > 0
+
+
+def test_a_rank_on_a_gpu_needs_memory_there_too(problem, capsys):
+    problem = replace(problem, config=replace(problem.config, run=Run(device="cuda")))
+    needed = [memory.device for memory in subdomain_memory(problem, "cuda")]
+    planned = shares(problem, 2)
+    assert [share.device_bytes for share in planned] == [CONTEXT_BYTES + max(needed[n : n + 3]) for n in (0, 3)]
+    print_plan(problem, 2)
+    most = mebibytes(max(share.device_bytes for share in planned))
+    assert f"GPU memory (predicted): {most} a rank at most" in capsys.readouterr().out
 
 
 def test_the_plan_names_windows_ranks_and_network(problem, capsys):
