@@ -27,7 +27,7 @@ from ddhpc.config import Local
 from ddhpc.method.decomposition import Window, extent
 from ddhpc.method.local import LocalProblem, LocalTraining, decision_batch, output
 from ddhpc.method.training import autocast
-from ddhpc.method.windows import Held, channels_last
+from ddhpc.method.windows import Held, channels_last, torch_dtype
 
 MAPPED = 32 * 2**20
 """Bytes of a block from which on glibc's malloc gives it back to the system when it is freed (the largest value of its
@@ -152,6 +152,11 @@ class Autocast(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def in_bfloat16(precision: str, kind: str) -> bool:
+    """Whether a network is trained in bfloat16 with this `local.precision`; a GPU is taken to have it."""
+    return precision == "bfloat16" or (precision == "auto" and kind == "cuda")
+
+
 def network_memory(cnn: nn.Module, work: Work, kind: str) -> NetworkMemory:
     """What a network needs in training.
 
@@ -165,7 +170,7 @@ def network_memory(cnn: nn.Module, work: Work, kind: str) -> NetworkMemory:
     Raises:
         RuntimeError: the network reads values of tensors, of which there are none here.
     """
-    halved = kind == "cuda" and work.config.precision != "float32"
+    halved = kind == "cuda" and in_bfloat16(work.config.precision, kind)
     if halved:
         work = replace(work, config=replace(work.config, precision="float32"))
     fake, order = FakeTensorMode(allow_non_fake_inputs=True), channels_last(2 + len(work.padded))
@@ -201,7 +206,7 @@ def _step(network: nn.Module, work: Work, fake: FakeTensorMode, blocks: Blocks) 
         for weights in network.parameters():
             weights.grad = torch.zeros_like(weights)
         training.optimizer.step()
-        padded = torch.empty((batch, work.channels, *work.padded), dtype=_torch(work.dtype))
+        padded = torch.empty((batch, work.channels, *work.padded), dtype=torch_dtype(work.dtype))
         training.update(padded, training.target, torch.empty(batch, dimensions + 4))
         del padded
     return blocks.now
@@ -212,12 +217,8 @@ def _decisions(network: nn.Module, work: Work, kind: str) -> None:
     network.eval()
     window = extent(work.core)
     size = decision_batch(window, kind)
-    padded = torch.empty((size, work.channels, *work.padded), dtype=_torch(work.dtype))
+    padded = torch.empty((size, work.channels, *work.padded), dtype=torch_dtype(work.dtype))
     batch = torch.empty((size, work.channels, *window), memory_format=channels_last(padded.ndim))
     batch.copy_(padded[(slice(None), slice(None), *work.core)].to(torch.float32) - 1)
     with autocast(work.config.precision, "cpu"):
         output(network, batch, work.features)
-
-
-def _torch(dtype: np.dtype) -> torch.dtype:
-    return torch.from_numpy(np.empty(0, dtype)).dtype

@@ -115,7 +115,7 @@ class Streamed(Images):
         for image, place in zip(raw.numpy(), batch, strict=True):
             if os.preadv(self.file.fileno(), [image], place * size) != size:
                 raise OSError(f"temporary file ends before image {place}")
-        return raw.view(_torch(self.dtype)).reshape(len(batch), *self.shape[1:]).movedim(-1, 1)
+        return raw.view(torch_dtype(self.dtype)).reshape(len(batch), *self.shape[1:]).movedim(-1, 1)
 
 
 def hold(
@@ -136,7 +136,7 @@ def hold(
         if not done:
             order = channels_last(block.ndim)
             pixels = torch.empty(
-                (samples, *block.shape[1:]), dtype=_torch(block.dtype), device=device, memory_format=order
+                (samples, *block.shape[1:]), dtype=torch_dtype(block.dtype), device=device, memory_format=order
             )
         pixels[done : done + len(block)] = torch.from_numpy(block)
         done += len(block)
@@ -184,5 +184,6 @@ def _channels(values: np.ndarray, ndim: int, device: str) -> Tensor:
     return torch.tensor(values, dtype=torch.float32, device=device).reshape(-1, *[1] * (ndim - 2))
 
 
-def _torch(dtype: np.dtype) -> torch.dtype:
+def torch_dtype(dtype: np.dtype) -> torch.dtype:
+    """torch's name of a dtype of NumPy."""
     return torch.from_numpy(np.empty(0, dtype)).dtype

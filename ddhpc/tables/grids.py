@@ -13,6 +13,7 @@ from rich.table import Table
 from ddhpc.config import Config
 from ddhpc.errors import InputError
 from ddhpc.method.memory import Memory, device_kind, subdomain_memory
+from ddhpc.method.network_memory import in_bfloat16
 from ddhpc.method.problem import Problem, open_problem
 from ddhpc.tables.plan import CONTEXT_BYTES, PROGRAM_BYTES
 from ddhpc.terminal import console
@@ -88,7 +89,7 @@ def print_grids(config: Config, device_memory: float) -> None:
     given, kind, out = config.decomposition.grid, device_kind(config.run.device), console()
     chosen = open_problem(config)
     shape = chosen.packed.image_shape
-    half = kind == "cuda" and config.local.precision != "float32"
+    half = in_bfloat16(config.local.precision, kind)
     out.print(
         f"{chosen.packed.path.name}: {sum(chosen.packed.samples.values()):,} {chosen.packed.noun} of {by(shape)}; "
         f"{config.model.name}, {config.local.batch_size} images a step, {'bfloat16' if half else 'float32'}"
@@ -104,7 +105,7 @@ def print_grids(config: Config, device_memory: float) -> None:
         try:
             planned = plan_grid(with_grid(config, grid), kind)
         except InputError:
-            break  # its blocks are smaller than the overlap, or its windows too small for the network
+            continue  # blocks smaller than the overlap, windows too small for the network, weights that do not fit
         table.add_row(*_row(planned, device_memory))
         fitting += planned.verdict(device_memory * 2**30) == "yes"
     out.print(table)
@@ -128,11 +129,11 @@ def _row(planned: GridPlan, device_memory: float) -> list[str]:
 def print_notes(kind: str, out: Console) -> None:
     """What the figures are of, and how sure they are."""
     out.print(
-        "training step: weights, gradients and momentum, what the backward pass keeps, temporaries, or a batch of "
-        "decisions where that needs more; windows: of all images, held, or of batches read ahead; if streamed: with "
-        "a smaller --data.memory_limit"
+        "training step: weights, gradients, what the optimizer keeps, activations; or a batch of decisions where that "
+        "needs more. windows: those of all images; where they are streamed, of the batches read ahead. if streamed: it "
+        "fits with a smaller --data.memory_limit"
     )
     if kind == "cuda":
-        out.print("not measured on a GPU yet: workspaces of cuDNN come in addition")
+        out.print("without the workspaces of cuDNN; not compared with a real GPU")
     else:
         out.print("for a GPU: --run.device cuda")

@@ -28,7 +28,7 @@ def test_the_gradient_of_each_network_is_clipped_by_itself():
     for network, gradient in zip(networks, ([[3.0, 4.0]], [[0.3, 0.4]]), strict=True):
         torch.nn.init.zeros_(network.weight)
         network.weight.grad = torch.tensor(gradient)
-        Member(network, config, 10).step()
+        Member(network, config).step(0.1)
     assert networks[0].weight.flatten().tolist() == pytest.approx([-0.06, -0.08])
     assert networks[1].weight.flatten().tolist() == pytest.approx([-0.03, -0.04])
 
