@@ -28,7 +28,7 @@ import torch
 
 from ddhpc import models
 from ddhpc.config import Config
-from ddhpc.method.cuda_graph import WARM_UP, CudaGraph
+from ddhpc.method.cuda_graph import EAGER_CALLS, CudaGraph
 from ddhpc.method.decomposition import extent, grow, rotation_margins, windows
 from ddhpc.method.local import LocalProblem, LocalTraining
 from ddhpc.method.network_memory import Work, network_memory
@@ -39,7 +39,7 @@ from ddhpc.wording import by
 
 SHAPES = ("128x128x64", "256x256x128", "512x512x256")
 GRIDS = ("1x1x1", "2x2x1", "4x4x2", "8x8x4")
-STEPS = {"cpu": 2, "cuda": WARM_UP + 2}
+STEPS = {"cpu": 2, "cuda": EAGER_CALLS + 2}
 """Of which the last is timed: the first makes the momentum, on a GPU one captures the graph that the last replays."""
 GIB = 2**30
 LARGEST_EDGE = 2048
