@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.conftest import pack_small
-from tests.jobs import OPTIONS, decisions
+from tests.jobs.starting import TRAINING, decisions
 
 ANNOUNCED = {
     "training": "window ",
@@ -73,7 +73,7 @@ class Job:
     def __init__(self, directory: Path, launcher: str) -> None:
         self.directory, self.run, self._log = directory, directory / "run", directory / "log/rank-00000.log"
         packed = pack_small(directory / "small.h5")
-        command = [*shlex.split(launcher), sys.executable, "-m", "ddhpc", "--data.file", packed, *OPTIONS]
+        command = [*shlex.split(launcher), sys.executable, "-m", "ddhpc", "--data.file", packed, *TRAINING]
         self._command = [
             str(word) for word in (*command, "--coarse.epochs", 300, "--output", "run", "--log-dir", "log")
         ]
