@@ -16,6 +16,7 @@ find_launcher() { # RANKS: sets `launcher` to the words that start an MPI job on
     # The tree of Slurm's default fence has no branches on fewer nodes than TreeWidth (22.05 to 26.05 at least): nobody
     # waits in the barrier that ends MPI_Init, and a rank that is late there crashes when another sends it a message.
     export SLURM_PMIX_FENCE=ring
+    launcher+=(${unpacked:+bash -c "$use_unpacked" bash})
     return
   fi
   # On the other nodes mpirun starts one daemon each by srun, which without this leaves one GPU to all ranks of a node.
@@ -26,10 +27,16 @@ find_launcher() { # RANKS: sets `launcher` to the words that start an MPI job on
   launcher=(mpirun -n "$1")
   # that of Intel MPI is a script, which does not pass signals on
   [[ $(mpirun --version 2>&1) != *Intel* ]] || launcher=(mpiexec.hydra -n "$1")
+  launcher+=(${unpacked:+bash -c "$use_unpacked" bash})
 }
 
 on_all_tasks() { # COMMAND...: becomes an MPI job on all tasks of this allocation
   find_launcher "$SLURM_NTASKS"
+  # the job's own shell stays to remove what it has unpacked
+  if [ -n "$unpacked" ] && [ "$BASHPID" = $$ ]; then
+    "${launcher[@]}" "$@"
+    exit
+  fi
   exec "${launcher[@]}" "$@"
 }
 
@@ -93,3 +100,50 @@ to_its_end() { # WHERE AGAIN COMMAND...: run it, and go back to the queue when t
   fi
   return "$code"
 }
+
+on_each_node() { # COMMAND...: one task a node
+  srun --mpi=none "--nodes=$SLURM_JOB_NUM_NODES" "--ntasks=$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task=1 "$@"
+}
+
+unpack_environment() { # FILE: a tar of slurm/environment.sh onto each node's own disk, for the time of this job
+  local running
+  if [ ! -r "$1" ]; then
+    echo "DDHPC_ENVIRONMENT=$1: no such file; expected a tar that slurm/environment.sh has made" >&2
+    return 2
+  fi
+  unpacked=${DDHPC_LOCAL:-/tmp}/ddhpc-environment-$(id -un)-$SLURM_JOB_ID
+  # A cancelled job has no step in which to clean up: the next one does.
+  running=$(squeue -h -u "$(id -un)" -t R,CG,S -o %A | tr '\n' ' ') || running=
+  trap 'on_each_node rm -rf "$unpacked" || true' EXIT
+  # shellcheck disable=SC2016
+  on_each_node bash -c '
+    set -eu
+    tar=$1 unpacked=$2 running=" $3" here=$2/$SLURMD_NODENAME
+    for old in "${unpacked%-*}"-*; do
+      [[ $running != *" ${unpacked##*-} "* || $running == *" ${old##*-} "* ]] || rm -rf "$old"
+    done
+    rm -rf "$here"
+    mkdir -p -m 700 "$unpacked"
+    mkdir "$here"
+    need=$(stat -Lc %s "$tar")
+    free=$(df --output=avail -B1 "$here" | tail -n 1)
+    if [ "$free" -lt "$need" ]; then
+      echo "$SLURMD_NODENAME: ${unpacked%/*} has $((free >> 20)) MiB free, $tar needs $((need >> 20)); expected" \
+        "DDHPC_LOCAL with a larger disk of the node" >&2
+      exit 2
+    fi
+    tar -xf "$tar" -C "$here"
+    echo "home = $here/base/bin" >"$here/venv/pyvenv.cfg"' bash "$1" "$unpacked" "$running"
+  # The directory has the name of the node, so each rank finds python through a shell. Python 3.11 and newer take ddhpc
+  # from there also where the job was submitted from its sources. No braces: `sweep --launcher` fills them in.
+  use_unpacked="here=$(printf %q "$unpacked")/\$SLURMD_NODENAME; site=\$(echo \"\$here\"/venv/lib/python*/site-packages)
+    export PATH=\$here/venv/bin:\$PATH PYTHONSAFEPATH=1
+    export PYTHONPATH=\$site:$(printf %q "$PWD${PYTHONPATH:+:$PYTHONPATH}")"
+  eval "$use_unpacked"
+  use_unpacked+='; exec "$@"'
+}
+
+unpacked="" use_unpacked=""
+if [ -n "${DDHPC_ENVIRONMENT:-}" ] && [ -n "${SLURM_JOB_ID:-}" ]; then
+  unpack_environment "$DDHPC_ENVIRONMENT"
+fi

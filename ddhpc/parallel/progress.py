@@ -8,14 +8,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.live import Live
 
 from ddhpc.parallel.communicator import Communicator
 from ddhpc.parallel.standing import Accuracy, Pace, Standing
-from ddhpc.terminal import console, is_terminal
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+    from rich.live import Live
 
 NEWS, STOP = 0, 1
 SEND_SECONDS = 0.5
@@ -45,7 +44,13 @@ class Progress:
         self._live: Live | None = None
 
     def __enter__(self) -> Progress:
-        if self._comm.rank == 0 and is_terminal():
+        if self._comm.rank != 0:
+            return self  # the others need not import what shows tables
+        from rich.live import Live
+
+        from ddhpc.terminal import console, is_terminal
+
+        if is_terminal():
             self._live = Live(console=console(), auto_refresh=False, transient=True).__enter__()
         return self
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 SURE_SECONDS = 10.0
 """Training from which on a rank estimates what is left: the first steps are slow."""
@@ -129,6 +131,8 @@ class Standing:
 
     def table(self) -> Table:
         """What a person watches."""
+        from rich.table import Table
+
         elapsed = as_clock(time.monotonic() - self.started)
         title = f"local CNNs  {elapsed} elapsed, {self.time_left()} left"
         table = Table(title=title, title_justify="left", min_width=60)

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -25,18 +22,3 @@ def test_the_steps_are_those_of_torch(name):
             optimizer.step()
         weights[module] = [values.detach() for values in network.parameters()]
     assert all(map(torch.equal, weights[optimizers], weights[torch.optim]))
-
-
-def test_a_training_does_not_import_the_compiler(small, tmp_path):
-    """Checked where the rank ends: 16 ranks that start import what they do not need 16 times."""
-    program = """
-import sys
-from ddhpc.cli import main
-main(sys.argv[1:], 0)
-assert "torch.optim" in sys.modules
-assert "torch._dynamo" not in sys.modules
-"""
-    options = ["--decomposition.grid", "2", "2", "--local.epochs", "1", "--coarse.epochs", "1"]
-    command = [sys.executable, "-c", program, "--data.file", str(small), *options, "--model.global_width", "8"]
-    completed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert completed.returncode == 0, completed.stderr
