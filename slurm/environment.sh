@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # slurm/environment.sh FILE.tar: packs .venv, or else the environment in use, with its Python, into one file. A job with
-# DDHPC_ENVIRONMENT=FILE.tar in slurm/site.env unpacks it on the disk of each node, and its ranks read nothing else.
+# DDHPC_ENVIRONMENT=FILE.tar in slurm/site.env unpacks it on the disk of each node, and its ranks import from there.
 
 # shellcheck source=/dev/null
 [ ! -e slurm/site.env ] || . slurm/site.env

@@ -3,7 +3,11 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.jobs.starting import environment
+
+pytestmark = pytest.mark.slow
 
 PROGRAM = """
 import sys
