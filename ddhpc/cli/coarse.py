@@ -33,7 +33,7 @@ def run(argv: list[str], started: float) -> None:
     source, output = (Path(getattr(parse(options, argv), name)) for name in ("run", "output"))
 
     from ddhpc.parallel.communicator import world
-    from ddhpc.parallel.placement import place
+    from ddhpc.parallel.placement import asked_threads, place
     from ddhpc.results import is_finished, open_results
     from ddhpc.solver.second_level import solve_again
     from ddhpc.tables.run import print_run
@@ -48,7 +48,9 @@ def run(argv: list[str], started: float) -> None:
         config = options.instantiate(parse(options, argv)).coarse
         if is_finished(output):
             raise InputError(f"--output {output}: holds a finished run; expected a new directory")
-        solve_again(source, config, output, place(own, replace(before.run, device="auto")))
+        # one thread unless the run had more: a coarse DNN is small, and more slow it down where cores are shared
+        here = replace(before.run, device="auto", threads=before.run.threads or asked_threads() or 1)
+        solve_again(source, config, output, place(own, here))
         print_run(output)
 
     comm.on_root(again)

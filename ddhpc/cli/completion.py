@@ -18,7 +18,7 @@ from ddhpc.recipes import recipe_names
 SHELLS = ("bash", "zsh")
 ALONE = ("--help", "--version", "--completion")
 """Options that stand in place of a verb."""
-OF_BASH = "# ddhpc --completion bash > ~/.local/share/bash-completion/completions/ddhpc"
+OF_BASH = "# ddhpc --completion bash > ~/.local/share/bash-completion/completions/ddhpc (mkdir -p before)"
 OF_ZSH = """\
 # . <(ddhpc --completion zsh)    in ~/.zshrc, after compinit
 autoload -U +X bashcompinit && bashcompinit"""

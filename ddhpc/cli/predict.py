@@ -17,7 +17,8 @@ from ddhpc.wording import plural
 DESCRIPTION = (
     "Apply the model of a finished run to new images: the class of each, and the probability of every class. They are "
     "prepared as `prepare` did it for the training, whose packed file is not needed. Ranks share the inputs out; where "
-    "there are fewer inputs than ranks, the subdomains of each. A source that does not exist ends it. Files that are "
+    "there are fewer inputs than ranks, the subdomains of each. A source that does not exist, or is of "
+    "another kind by its name, ends it. Files that are "
     "there and cannot be used are named with the reason and left out; the exit code is 0 where any input was decided, "
     "and 2, with one line, where none was."
 )

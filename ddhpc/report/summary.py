@@ -100,7 +100,7 @@ def summary(file: h5py.File, baseline: h5py.File | None) -> list[str]:
         said.append(f"{plural(absent, 'subdomain')} could not be trained and {'are' if absent > 1 else 'is'} absent.")
     total = float(file["timing"].attrs["total"])
     took = (
-        "was not timed, for jobs trained single subdomains or their times are lost,"
+        "was not timed, for jobs trained single subdomains, its second level was solved again, or times are lost,"
         if np.isnan(total)
         else (f"took {duration(total)} of real time")
     )

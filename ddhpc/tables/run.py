@@ -294,7 +294,10 @@ def _time_table(file: h5py.File) -> Table:
         table.add_row(name, duration(timing[phase]), "")
     jobs = int(timing.get("jobs", 1))
     if np.isnan(timing["total"]):
-        table.caption = "the whole run was not timed: jobs trained single subdomains, or their times are lost"
+        table.caption = (
+            "the whole run was not timed: jobs trained single subdomains, `coarse` solved the second level again, or "
+            "times are lost"
+        )
     elif jobs > 1:
         table.caption = f"{jobs} jobs: local CNNs and the whole run count all of them, the other phases the last"
     return table
