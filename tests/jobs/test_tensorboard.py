@@ -35,7 +35,7 @@ def test_it_sees_what_the_results_file_holds(small, tmp_path):
         expected["coarse-dnn"] = {name: values[...] for name, values in file["coarse/history"].items()}
     assert shown.keys() == expected.keys()
     for name, histories in expected.items():
-        assert shown[name].keys() == (TAGS if name != "coarse-dnn" else TAGS - {"val_loss", "val_accuracy"})
+        assert shown[name].keys() == TAGS
         for tag in shown[name].keys() & histories.keys():
             values = histories[tag]
             there = np.isfinite(values)
