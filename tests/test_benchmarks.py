@@ -12,4 +12,4 @@ SCRIPTS = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.py"))
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_a_script_finds_what_it_imports(script, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(script.parent), *sys.path])
-    runpy.run_path(str(script), run_name="imported")
+    assert runpy.run_path(str(script), run_name="imported")["__doc__"], "what it measures, and how it is called"

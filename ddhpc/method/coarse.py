@@ -179,7 +179,8 @@ def train_dnn(
             learning_rate=used,
             seconds=time.perf_counter() - started,
         )
-        history.validate(decide(network, local["val"]), labels["val"], criterion.weights)
+        seen_on_val = by_blocks(partial(decide, network), local["val"])  # no copy of all of it
+        history.validate(seen_on_val, labels["val"], criterion.weights)
         if config.keep == "best" and history.best == len(history):
             best = deepcopy(network.state_dict())
         if history.without_gain(config.patience):

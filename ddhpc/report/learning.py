@@ -8,7 +8,7 @@ import numpy as np
 from ddhpc.report.figures import training
 from ddhpc.report.section import Section
 from ddhpc.results.cost import critical_path
-from ddhpc.tables.run import stopping
+from ddhpc.tables.stopping import stopping
 from ddhpc.wording import duration, percent
 
 HEAD = ("subdomain", "loss, first epoch", "last epoch", "accuracy on train, first epoch", "last epoch", "epochs took")

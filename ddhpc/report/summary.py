@@ -98,14 +98,8 @@ def summary(file: h5py.File, baseline: h5py.File | None) -> list[str]:
     absent = int(np.isnan(file["local/val/accuracy"][...]).sum())
     if absent:
         said.append(f"{plural(absent, 'subdomain')} could not be trained and {'are' if absent > 1 else 'is'} absent.")
-    total = float(file["timing"].attrs["total"])
-    took = (
-        "was not timed, for jobs trained single subdomains, its second level was solved again, or times are lost,"
-        if np.isnan(total)
-        else (f"took {duration(total)} of real time")
-    )
     said.append(
-        f"The whole run {took} on {machine(file)} ({attributes['processor']}), device "
+        f"The whole run {_took(file)} on {machine(file)} ({attributes['processor']}), device "
         f"{file['local/device'][0].decode()}."
     )
     if baseline is not None:
@@ -118,6 +112,15 @@ def summary(file: h5py.File, baseline: h5py.File | None) -> list[str]:
         if unequal := differences(file, baseline):
             said.append(f"They differ in more than the decomposition: {'; '.join(unequal)}.")
     return said
+
+
+def _took(file: h5py.File) -> str:
+    total = float(file["timing"].attrs["total"])
+    if np.isnan(total):
+        return (
+            "was not timed, for jobs trained single subdomains, its second level was solved again, or times are lost,"
+        )
+    return f"took {duration(total)} of real time"
 
 
 def _coarse_image(file: h5py.File) -> str:

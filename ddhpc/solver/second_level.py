@@ -34,8 +34,8 @@ LOCAL = ("parameters", "seconds", "cpu_seconds", "path_seconds", "rank", "device
 def solve_again(run: Path, config: Coarse, directory: Path, place: Place) -> None:
     """Solve the coarse problem of a finished run again, and write complete results into another directory.
 
-    With the options of the run, on the same kind of device, the final decisions have its bits. Where the run has its
-    model, so have the results, with the new coarse DNN.
+    With the options of the run, on the same kind of device and as many threads, the final decisions have its bits.
+    Where the run has its model, so have the results, with the new coarse DNN.
 
     Args:
         run: run directory or results file.

@@ -170,14 +170,7 @@ def pack_images(source: Listed, options: ImageOptions, packing: Packing) -> Prep
     written = counted(stored, progress, examined + read, examined + read + len(chosen))
     contents = Contents(
         classes=listed.classes,
-        splits=as_splits(
-            divided,
-            _labels(files),
-            ids,
-            written,
-            [patient.get(name, "") for name in ids],
-            fold,
-        ),
+        splits=as_splits(divided, _labels(files), ids, written, [patient.get(name, "") for name in ids], fold),
         image_shape=target.image_shape,
         channels=target.channels,
         dtype=target.stored_dtype,
