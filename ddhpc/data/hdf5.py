@@ -160,7 +160,9 @@ def reason(error: Exception) -> str:
     """Why the file system or HDF5 refused, in one line."""
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
-    return " ".join(str(error).split()).strip("'\"")
+    text = " ".join(str(error).split())
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""  # as a KeyError's is
+    return text[1:-1] if quoted else text
 
 
 def _sync(path: Path) -> None:

@@ -12,8 +12,7 @@ import numpy as np
 from ddhpc.config import Config
 from ddhpc.data.packed import Packed, find, open_packed
 from ddhpc.data.packed.pictures import shown
-from ddhpc.data.sources.preparation import Preparation
-from ddhpc.data.sources.volume import VolumePreparation
+from ddhpc.data.sources.preparation import orientation
 from ddhpc.errors import InputError
 from ddhpc.method.coarse_images import CoarseImages
 from ddhpc.method.decomposition import whole
@@ -27,8 +26,8 @@ class Pictures:
     packed: Packed | None
     lacking: str
     """A sentence where there are none, else empty."""
-    volumes: VolumePreparation | None
-    """How they were prepared, if they are volumes of which that is known; their axes are RAS then."""
+    orientation: str | None
+    """Where the sides of a patient come from, see `sources.preparation.orientation`; volumes have the axes RAS then."""
 
     def of(self, sample: int) -> np.ndarray | None:
         """A test image ready to be shown: [*spatial] float, or [*spatial, 3] for three channels, from 0 to 1."""
@@ -47,14 +46,14 @@ class Pictures:
 def pictures(file: h5py.File) -> Pictures:
     """The test images of the run that a results file tells of."""
     data = Config.from_yaml(file.attrs["config"]).data
-    without = partial(Pictures, packed=None, volumes=_volumes(_of_model(file)))
+    without = partial(Pictures, packed=None, orientation=orientation(_of_model(file)))
     try:
         packed = open_packed(find(data.file))
     except InputError:
         return without(lacking=f"The packed file {data.file} was not found, so the canvas is empty.")
     if packed.digest != file.attrs["data_digest"]:
         return without(lacking=f"{data.file} holds other data by now, so the canvas is empty.")
-    return Pictures(packed=packed.of_fold(data.fold), lacking="", volumes=_volumes(packed.preparation))
+    return Pictures(packed=packed.of_fold(data.fold), lacking="", orientation=orientation(packed.preparation))
 
 
 def _of_model(file: h5py.File) -> str:
@@ -63,8 +62,3 @@ def _of_model(file: h5py.File) -> str:
         return open_model(Path(file.filename).parent).trained.preparation
     except InputError:
         return ""
-
-
-def _volumes(preparation: str) -> VolumePreparation | None:
-    found = Preparation.from_json(preparation) if preparation else None
-    return found if isinstance(found, VolumePreparation) else None

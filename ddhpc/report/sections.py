@@ -51,14 +51,13 @@ def _domain(file: h5py.File, pictures: Pictures) -> Domain:
     attributes = file["decomposition"].attrs
     shape, grid = (tuple(attributes[name].tolist()) for name in ("image_shape", "grid"))
     coarse = tuple(attributes["coarse_shape"].tolist()) if has_coarse_image(file) else ()
-    volumes = pictures.volumes
     return Domain(
         shape=shape,
         grid=grid,
         overlap=int(attributes["overlap"]),
         coarse_shape=coarse,
-        patient=volumes is not None,
-        marked=volumes is not None and volumes.orientation == "of the file",
+        patient=pictures.orientation is not None,
+        marked=pictures.orientation == "of the file",
     )
 
 

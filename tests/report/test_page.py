@@ -332,6 +332,18 @@ def test_bad_input_gets_one_line(run, tmp_path):
         assert completed.stderr.count("\n") == 1
 
 
+def test_the_libraries_that_read_volumes_are_not_needed(run, tmp_path):
+    """A training writes a report, and an installation for images has none of them."""
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('nibabel', 'pydicom', 'SimpleITK', 'gdcm'))); "
+        f"sys.argv = ['ddhpc', 'report', {str(run)!r}, '--output', 'page']; "
+        "from ddhpc.__main__ import main; main()"
+    )
+    completed = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert (completed.returncode, completed.stderr) == (0, "")
+    assert (tmp_path / "page/index.html").is_file()
+
+
 def test_without_matplotlib_one_line_says_so(run, tmp_path):
     code = (
         "import sys; sys.modules['matplotlib'] = None; "

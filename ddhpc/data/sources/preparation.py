@@ -93,29 +93,50 @@ class Preparation(ABC):
             InputError: names `where`, for an empty text, for one of a newer version, and for one with anything
                 missing, unknown or of another type.
         """
-        if not text:
-            raise InputError(f"{where}: does not tell how its files were prepared; `prepare` it again")
-        try:
-            found = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{where}: the preparation of its files is no JSON: {because(error)}") from error
-        if not isinstance(found, dict):
-            raise InputError(f"{where}: the preparation of its files is {_shown(found)}; expected a JSON object")
-        version, kind = found.pop("version", None), found.pop("kind", None)
-        if type(version) is not int or not 1 <= version <= VERSION:
-            newer = "a newer ddhpc wrote it" if type(version) is int and version > VERSION else "`prepare` it again"
-            raise InputError(
-                f"{where}: the preparation of its files has version {_shown(version)}; expected {VERSION}; {newer}"
-            )
-        if kind not in get_args(Kind):
-            raise InputError(
-                f"{where}: the preparation is of files of kind {_shown(kind)}; expected {' or '.join(get_args(Kind))}"
-            )
+        kind, found = _read(text, where)
         try:
             preparation: Preparation = _made(_class(kind), found)
             return preparation
         except ValueError as error:
             raise InputError(f"{where}: the preparation of its files {error}; `prepare` it again") from error
+
+
+def orientation(text: str) -> str | None:
+    """Where the sides of a patient come from, see `VolumePreparation`; None of images, and where that is not told.
+
+    Unlike `Preparation.from_json` it needs none of the libraries that read volumes.
+
+    Args:
+        text: as in `Packed.preparation`; may be empty.
+
+    Raises:
+        InputError: for another text.
+    """
+    kind, found = _read(text, "preparation") if text else ("images", {})
+    return str(found.get("orientation")) if kind == "volumes" else None
+
+
+def _read(text: str, where: Path | str) -> tuple[Kind, dict[str, Any]]:
+    """Kind and values of a text of `to_json`."""
+    if not text:
+        raise InputError(f"{where}: does not tell how its files were prepared; `prepare` it again")
+    try:
+        found = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: the preparation of its files is no JSON: {because(error)}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{where}: the preparation of its files is {_shown(found)}; expected a JSON object")
+    version, kind = found.pop("version", None), found.pop("kind", None)
+    if type(version) is not int or not 1 <= version <= VERSION:
+        newer = "a newer ddhpc wrote it" if type(version) is int and version > VERSION else "`prepare` it again"
+        raise InputError(
+            f"{where}: the preparation of its files has version {_shown(version)}; expected {VERSION}; {newer}"
+        )
+    if kind not in get_args(Kind):
+        raise InputError(
+            f"{where}: the preparation is of files of kind {_shown(kind)}; expected {' or '.join(get_args(Kind))}"
+        )
+    return kind, found
 
 
 def because(error: Exception) -> str:

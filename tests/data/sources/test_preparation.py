@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -19,7 +21,7 @@ from ddhpc.data.sources.cifar10 import Cifar10Options, prepare_cifar10
 from ddhpc.data.sources.faces import FaceOptions, prepare_faces
 from ddhpc.data.sources.image_decoding import ImagePreparation, white
 from ddhpc.data.sources.image_folders import ImageOptions, prepare_images
-from ddhpc.data.sources.preparation import Preparation, UnusableFile
+from ddhpc.data.sources.preparation import Preparation, UnusableFile, orientation
 from ddhpc.data.sources.volume import VolumePreparation
 from ddhpc.data.sources.volumes import VolumeOptions, prepare_volumes
 from ddhpc.errors import InputError
@@ -378,3 +380,16 @@ def test_real_files(tmp_path, kind):
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(path)
     check_same(packed_by(prepare, options, folder, tmp_path / "x.h5", **more).packed, folder)
+
+
+def test_where_the_sides_come_from_is_told_without_the_libraries_that_read_volumes():
+    told, assumed = (volumes(orientation=kind).to_json() for kind in ("of the file", "taken as LAS"))
+    code = (
+        "import sys; sys.modules['nibabel'] = None; from ddhpc.data.sources.preparation import orientation; "
+        "print([orientation(text) for text in sys.argv[1:]])"
+    )
+    texts = [told, assumed, images().to_json(), ""]
+    found = subprocess.run([sys.executable, "-c", code, *texts], capture_output=True, text=True, check=True)
+    assert found.stdout == "['of the file', 'taken as LAS', None, None]\n"
+    with pytest.raises(InputError, match="the preparation of its files is no JSON"):
+        orientation("{")
