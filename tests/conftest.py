@@ -10,12 +10,17 @@ from collections import Counter
 from pathlib import Path
 
 import h5py
+import hypothesis
 import numpy as np
 import pytest
 
 import ddhpc
 from ddhpc.data.packed import SPLITS, Contents, Split, write_packed
 from tests.jobs.starting import decisions, start_training
+
+# a busy machine is no fault of the code
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # What a shell starts in the background ignores Ctrl-C, and so would the jobs that are to be interrupted.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -6,11 +6,13 @@ import sys
 import threading
 import time
 
+import h5py
 import numpy as np
 import pytest
 
 import ddhpc
 from ddhpc.results import checkpoint, verify
+from ddhpc.results.model import open_model
 from tests.jobs.starting import decisions, environment, mpirun
 
 OPTIONS = {
@@ -147,3 +149,17 @@ def test_the_model_is_applied(finished, small):
     found = ddhpc.predict(finished, [small])
     test = [n for n, name in enumerate(found.ids) if name.startswith("test/")]
     assert np.allclose(found.decisions[test], ddhpc.open_run(finished).decisions("test"), atol=1e-6)
+
+
+def test_even_windows_are_those_of_the_run_and_its_model(small, tmp_path):
+    """Of 16 rows with an overlap of 1 equal blocks have windows of 5, 6, 6, 5 rows; equal windows have 6, 6, 5, 5."""
+    cut = {"decomposition__grid": [4, 1], "decomposition__overlap": 1, "decomposition__balance": "even"}
+    run = ddhpc.train(config(small, **cut), tmp_path / "run")
+    assert verify(run.path) == []
+    with h5py.File(run.path / "results.h5") as file:
+        lower, upper = (file[f"decomposition/{side}"][:, 0].tolist() for side in ("lower", "upper"))
+    assert (lower, upper) == ([0, 4, 8, 11], [6, 10, 13, 16])
+    found = ddhpc.predict(run.path, [small])
+    test = [n for n, name in enumerate(found.ids) if name.startswith("test/")]
+    assert np.allclose(found.decisions[test], run.decisions("test"), atol=1e-6)
+    assert open_model(run.path).trained.blocks[0] == [slice(0, 5), slice(5, 9), slice(9, 12), slice(12, 16)]

@@ -136,7 +136,7 @@ def parse(parser: ArgumentParser, argv: list[str]) -> Any:
     try:
         return parser.parse_args(argv)
     except ArgumentError as error:
-        raise InputError(_missing(str(error), known) or _one_line(str(error))) from error
+        raise InputError(_missing(str(error), known) or _one_line(str(error), known)) from error
 
 
 def configure(argv: list[str], parser: ArgumentParser) -> Command:
@@ -272,10 +272,10 @@ def _missing(message: str, options: Iterable[str]) -> str:
     return f"{', '.join(names)}: missing; expected it, --help explains it"
 
 
-def _one_line(message: str) -> str:
+def _one_line(message: str, known: Sequence[str]) -> str:
     """An error of jsonargparse in the words of this command line."""
     message = " ".join(message.split())
-    message = re.sub(r'Parser key "([^"]+)":', r"--\1:", message)
+    message = re.sub(r'Parser key "([^"]+)":', lambda key: f"{_spelt(f'--{key[1]}', known)}:", message)
     message = re.sub(r"<class '(\w+)'>", r"\1", message)
     message = re.sub(r"typing\.Literal\[([^\]]*)\]", r"one of \1", message)
     message = re.sub(

@@ -24,6 +24,7 @@ DIGESTS = ("data_digest", "weights_digest")
 NATURAL = {"class_weight": "none", "sampling": "natural"}
 BEFORE: dict[str, dict[str, Any]] = {
     "data": {"fold": None},
+    "decomposition": {"balance": "blocks"},
     "local": {
         **NATURAL,
         **{"validate_every": None, "keep": "last", "patience": None},
@@ -64,7 +65,7 @@ class Config:
         Example:
             >>> config = Config.from_recipe("flowers", {"data.file": "x.h5", "decomposition.grid": [4, 4]})
             >>> config.decomposition
-            Decomposition(grid=(4, 4), overlap=4, coarse_image=False, coarse_shape=None)
+            Decomposition(grid=(4, 4), overlap=4, balance='blocks', coarse_image=False, coarse_shape=None)
         """
         return from_options(cls, {**recipe(name), **(options or {})})
 

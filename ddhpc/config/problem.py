@@ -40,6 +40,11 @@ class Decomposition:
     overlap: int = 2
     """Pixels (voxels) that a subdomain extends beyond its block on every interior side."""
 
+    balance: Literal["blocks", "even"] = "blocks"
+    """blocks, as in the paper: equal blocks, so that windows inside are larger than those at the edge of the image, by
+    the overlap on one side more. even: equal windows, to a pixel, so that local CNNs take equally long; the blocks are
+    smaller inside, the overlap stays."""
+
     coarse_image: bool = False
     """One more subdomain: the whole image, restricted to coarse_shape. It sees what no window shows."""
 

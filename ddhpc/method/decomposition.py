@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product
 from math import atan2, ceil, cos, prod, radians, sin
+from typing import Literal
 
 import numpy as np
 
 from ddhpc.errors import InputError
 
 Window = tuple[slice, ...]
+Balance = Literal["blocks", "even"]
+"""What is of equal extent; see `windows`."""
 
 TINY = 1e-9
 """Pixels that rounding may add to a whole number of them."""
@@ -54,13 +57,45 @@ def team_of(subdomains: int, ranks: int, rank: int) -> tuple[int, range]:
     return next((subdomain, members) for subdomain, members in enumerate(teams) if rank in members)
 
 
-def windows(image_shape: Sequence[int], grid: Sequence[int], overlap: int = 0) -> list[Window]:
+def blocks(
+    image_shape: Sequence[int], grid: Sequence[int], overlap: int = 0, balance: Balance = "blocks"
+) -> list[list[slice]]:
+    """The blocks along each of the d dimensions; each block of the image is a product of one of each.
+
+    Equal blocks have windows that differ: an interior block is extended on both of its sides, one at the edge of the
+    image on one side alone. Equal windows share the pixels of the image and those that lie in two windows, 2 * overlap
+    at each boundary; their blocks are what is left without the overlap, smaller inside than at the edge. Both ways the
+    blocks cover every pixel exactly once, and each window is its block extended by the overlap.
+
+    Example:
+        >>> blocks((28,), (4,), overlap=2, balance="blocks")
+        [[slice(0, 7, None), slice(7, 14, None), slice(14, 21, None), slice(21, 28, None)]]
+        >>> blocks((28,), (4,), overlap=2, balance="even")
+        [[slice(0, 8, None), slice(8, 14, None), slice(14, 20, None), slice(20, 28, None)]]
+    """
+    within = overlap if balance == "even" else 0
+    return [_along(size, parts, within) for size, parts in zip(image_shape, grid, strict=True)]
+
+
+def _along(size: int, parts: int, within: int) -> list[slice]:
+    """Blocks along one dimension, whose windows with an overlap of `within` differ by one pixel at most."""
+    found = []
+    for index in range(parts):
+        lower, upper = (bound - 2 * within * index for bound in block(size + 2 * within * (parts - 1), parts, index))
+        found.append(slice(lower + within * (index > 0), upper - within * (index < parts - 1)))
+    return found
+
+
+def windows(
+    image_shape: Sequence[int], grid: Sequence[int], overlap: int = 0, balance: Balance = "blocks"
+) -> list[Window]:
     """The window of every subdomain, row-major.
 
     Args:
         image_shape: pixels (voxels) along each of the d dimensions.
         grid: subdomains along each dimension.
         overlap: pixels that a window extends beyond its block on every interior side.
+        balance: blocks of equal extent, or windows of equal extent (even), to a pixel; see `blocks`.
 
     Returns:
         prod(grid) tuples of d slices into the image. Without overlap they cover every pixel exactly once.
@@ -72,6 +107,10 @@ def windows(image_shape: Sequence[int], grid: Sequence[int], overlap: int = 0) -
     Example:
         >>> [extent(window) for window in windows((28, 28), (2, 2), overlap=2)]
         [(16, 16), (16, 16), (16, 16), (16, 16)]
+        >>> [extent(window) for window in windows((28,), (4,), overlap=2)]
+        [(9,), (11,), (11,), (9,)]
+        >>> [extent(window) for window in windows((28,), (4,), overlap=2, balance="even")]
+        [(10,), (10,), (10,), (10,)]
     """
     shown = " ".join(map(str, grid))
     pixels = "x".join(map(str, image_shape))
@@ -83,18 +122,23 @@ def windows(image_shape: Sequence[int], grid: Sequence[int], overlap: int = 0) -
         raise InputError(
             f"--decomposition.grid {shown}: expected 1 to as many subdomains as pixels along each dimension of {pixels}"
         )
-    smallest = min((size // parts for size, parts in zip(image_shape, grid, strict=True) if parts > 1), default=None)
-    if overlap < 0 or (smallest is not None and overlap > smallest):
+    # of equal windows an interior block has at least (size + 2 * overlap * (parts - 1)) // parts - 2 * overlap pixels
+    most = min(
+        (
+            size // (parts + 2 if balance == "even" and parts > 2 else parts)
+            for size, parts in zip(image_shape, grid, strict=True)
+            if parts > 1
+        ),
+        default=overlap,
+    )
+    if not 0 <= overlap <= most:
         raise InputError(
-            f"--decomposition.overlap {overlap}: expected 0 to {smallest} pixels, "
-            f"the smallest block of grid {shown} on images of {pixels}, so that no window reaches past its neighbour"
+            f"--decomposition.overlap {overlap}: expected 0 to {most} pixels, so that no window of the grid {shown} on "
+            f"images of {pixels} reaches past its neighbour"
         )
     edges = [
-        [
-            slice(max(lower - overlap, 0), min(upper + overlap, size))
-            for lower, upper in (block(size, parts, index) for index in range(parts))
-        ]
-        for size, parts in zip(image_shape, grid, strict=True)
+        [slice(max(side.start - overlap, 0), min(side.stop + overlap, size)) for side in sides]
+        for size, sides in zip(image_shape, blocks(image_shape, grid, overlap, balance), strict=True)
     ]
     return [tuple(window) for window in product(*edges)]
 

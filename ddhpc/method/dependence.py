@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ddhpc.method.decomposition import windows
 from ddhpc.method.fusions import BLOCK
 
 
@@ -38,15 +37,12 @@ def drops(decide: Callable[[np.ndarray], np.ndarray], local: np.ndarray, usual: 
     return found.reshape(samples, subdomains)
 
 
-def spread(
-    values: np.ndarray, image_shape: Sequence[int], grid: Sequence[int], seen: Sequence[np.ndarray]
-) -> np.ndarray:
+def spread(values: np.ndarray, blocks: Sequence[Sequence[slice]], seen: Sequence[np.ndarray]) -> np.ndarray:
     """A value for each subdomain, laid over the pixels of its block without overlap.
 
     Args:
         values: [N], of the subdomains of the grid, row-major.
-        image_shape: pixels of the image that the decomposition cuts, along each of the d dimensions.
-        grid: subdomains along each dimension.
+        blocks: along each of the d dimensions of the image that the decomposition cuts.
         seen: along each dimension, for every pixel of a second image: that of the first one at its centre, -1 where
             there is none; [size] int64.
 
@@ -54,13 +50,14 @@ def spread(
         [*sizes] float32 over the second image; 0 where the first one has no pixel.
 
     Example:
-        >>> spread(np.array([1.0, 2.0]), (1, 4), (1, 2), [np.array([0]), np.array([-1, 0, 1, 2, 3])]).tolist()
+        >>> from ddhpc.method.decomposition import blocks
+        >>> spread(np.array([1.0, 2.0]), blocks((1, 4), (1, 2)), [np.array([0]), np.array([-1, 0, 1, 2, 3])]).tolist()
         [[0.0, 1.0, 1.0, 2.0, 2.0]]
     """
+    grid = tuple(map(len, blocks))
     padded = np.pad(values.reshape(grid).astype(np.float32), [(0, 1)] * len(grid))
     block_of = []
-    for axis, (size, parts) in enumerate(zip(image_shape, grid, strict=True)):
-        blocks = [window[0] for window in windows((size,), (parts,))]
-        owner = np.repeat(np.arange(parts), [side.stop - side.start for side in blocks])
-        block_of.append(np.where(seen[axis] < 0, parts, owner[seen[axis]]))
+    for sides, places in zip(blocks, seen, strict=True):
+        owner = np.repeat(np.arange(len(sides)), [side.stop - side.start for side in sides])
+        block_of.append(np.where(places < 0, len(sides), owner[places]))
     return np.asarray(padded[np.ix_(*block_of)])

@@ -175,7 +175,8 @@ def open_problem(config: Config) -> Problem:
     The local CNN of each size of window is built once, so that one which cannot work is found before training.
     """
     packed = open_packed(find(config.data.file), config.data.fold)
-    decomposition = windows(packed.image_shape, config.decomposition.grid, config.decomposition.overlap)
+    cut = config.decomposition
+    decomposition = windows(packed.image_shape, cut.grid, cut.overlap, cut.balance)
     width = config.model.width
     if isinstance(width, str):
         width = models.local_width(config.model.global_width, len(decomposition), wide=width == "wide")

@@ -10,7 +10,7 @@ import numpy as np
 
 from ddhpc import models
 from ddhpc.config import Coarse
-from ddhpc.method.decomposition import Window, extent, whole
+from ddhpc.method.decomposition import Balance, Window, blocks, extent, whole
 from ddhpc.method.problem import Problem
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Trained:
     """[C] likewise."""
     grid: tuple[int, ...]
     overlap: int
+    balance: Balance
     decomposition: list[Window]
     """Windows of the subdomains in the image; with a coarse image the last is the whole image."""
     coarse_shape: tuple[int, ...] | None
@@ -74,6 +75,11 @@ class Trained:
     def subdomains(self) -> int:
         """N, with the coarse image."""
         return len(self.decomposition)
+
+    @property
+    def blocks(self) -> list[list[slice]]:
+        """Along each dimension of the image, see `decomposition.blocks`."""
+        return blocks(self.image_shape, self.grid, self.overlap, self.balance)
 
     @property
     def image_bytes(self) -> int:
@@ -139,6 +145,7 @@ def trained(problem: Problem, present: np.ndarray) -> Trained:
         std=tuple(packed.std.tolist()),
         grid=config.decomposition.grid,
         overlap=config.decomposition.overlap,
+        balance=config.decomposition.balance,
         decomposition=problem.decomposition,
         coarse_shape=problem.coarse.image_shape if problem.coarse else None,
         networks=tuple(networks),

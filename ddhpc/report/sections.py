@@ -7,6 +7,7 @@ from functools import partial
 import h5py
 import numpy as np
 
+from ddhpc.config import Config
 from ddhpc.method.metrics import scores
 from ddhpc.report.ablation import ablation
 from ddhpc.report.dependence import dependence
@@ -55,6 +56,7 @@ def _domain(file: h5py.File, pictures: Pictures) -> Domain:
         shape=shape,
         grid=grid,
         overlap=int(attributes["overlap"]),
+        balance=Config.from_yaml(file.attrs["config"]).decomposition.balance,
         coarse_shape=coarse,
         patient=pictures.orientation is not None,
         marked=pictures.orientation == "of the file",

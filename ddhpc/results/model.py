@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 ABOUT = ("data_digest", "run")
 HINTS = get_type_hints(Trained)
-CUT = ("grid", "overlap", "coarse_shape")
+CUT = ("grid", "overlap", "balance", "coarse_shape")
 """Fields of `Trained` that section `decomposition` of the description holds."""
 TEMPERATURES = ("temperature", "coherent_temperature")
 """Fields that descriptions of before lack."""
@@ -179,6 +179,7 @@ def to_dict(trained: Trained, files: Mapping[str, str], about: Mapping[str, str]
         "decomposition": {
             "grid": trained.grid,
             "overlap": trained.overlap,
+            "balance": trained.balance,
             "lower": lower.tolist(),
             "upper": upper.tolist(),
             "coarse_shape": trained.coarse_shape,
@@ -196,7 +197,7 @@ def to_dict(trained: Trained, files: Mapping[str, str], about: Mapping[str, str]
 def from_dict(found: Any) -> Trained:
     """What `to_dict` was given; ValueError, KeyError, TypeError or AttributeError where it does not fit together."""
     files_of(found)
-    version, cut = found["format_version"], found["decomposition"]
+    version, cut = found["format_version"], {**BEFORE["decomposition"], **found["decomposition"]}
     if type(version) is not int or not 1 <= version <= MODEL_VERSION:
         raise ValueError(f"has format version {str(version)[:20]}, expected {MODEL_VERSION}")
     plain = _checked({**dict.fromkeys(TEMPERATURES), **found}, PLAIN) | _checked(cut, CUT)
@@ -204,7 +205,7 @@ def from_dict(found: Any) -> Trained:
     coarse = _section(Coarse, {**BEFORE["coarse"], **found["coarse"]}) if found["coarse"] is not None else None
     if not _consistent(plain, len(networks), coarse is not None):
         raise ValueError("has sizes, statistics and networks that do not fit together")
-    decomposition = windows(plain["image_shape"], plain["grid"], plain["overlap"])
+    decomposition = windows(plain["image_shape"], plain["grid"], plain["overlap"], plain["balance"])
     if plain["coarse_shape"] is not None:
         decomposition.append(whole(plain["image_shape"]))
     lower, upper = bounds(decomposition)

@@ -187,7 +187,8 @@ def _check_decomposition(file: h5py.File, dimensions: int) -> None:
         raise ValueError(f"its grid {parts} does not fit to {len(lower)} windows in {dimensions} dimensions")
     if coarse and len(_vector(file["decomposition"], "coarse_shape", WHOLE)) != dimensions:
         raise ValueError(f"its coarse image does not have {dimensions} dimensions")
-    subdomains = windows(size, parts, int(file["decomposition"].attrs["overlap"]))
+    balance = Config.from_yaml(file.attrs["config"]).decomposition.balance
+    subdomains = windows(size, parts, int(file["decomposition"].attrs["overlap"]), balance)
     found = bounds([*subdomains, *[whole(size)] * coarse])
     if not (np.array_equal(found[0], lower) and np.array_equal(found[1], upper)):
         raise ValueError(f"its windows are not those of the grid {parts} on images of {size}")

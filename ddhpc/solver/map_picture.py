@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from ddhpc.colours import BLUE, GREY, VERMILLION
-from ddhpc.method.decomposition import windows
 
 SMALLEST, LARGEST = 480, 1024
 """Pixels of the longer edge of the image: smaller ones are enlarged by a whole factor, larger ones reduced."""
@@ -25,7 +24,7 @@ BAR = 200
 """Pixels of the colours in the legend."""
 CELL = (34, 18)
 """Width and height of a block, in pixels, from which on its value is written into it."""
-Block = tuple[int, int, int, int]
+Box = tuple[int, int, int, int]
 """First column and row, last column and row, on the canvas."""
 
 
@@ -39,15 +38,12 @@ class Picture:
     """Left, upper, right and lower edge of what becomes the prepared image, in pixels of `image`."""
 
 
-def draw(
-    picture: Picture, image_shape: Sequence[int], grid: Sequence[int], values: np.ndarray, said: Sequence[str]
-) -> Image.Image:
+def draw(picture: Picture, blocks: Sequence[Sequence[slice]], values: np.ndarray, said: Sequence[str]) -> Image.Image:
     """The map, RGB.
 
     Args:
         picture: drawn on.
-        image_shape: (height, width) of the prepared image, which the decomposition cuts.
-        grid: subdomains along each dimension.
+        blocks: along the rows and the columns of the prepared image, which the decomposition cuts.
         values: [N], from -1 to 1, of the subdomains of the grid.
         said: lines above the colours of the legend.
     """
@@ -59,11 +55,11 @@ def draw(
     most = max(float(np.abs(values).max()), LEAST)
     across, down = width / picture.image.width, height / picture.image.height
     left, upper, right, lower = picture.seen
-    rows = _sides(image_shape[0], grid[0], upper * down, lower * down)
-    columns = _sides(image_shape[1], grid[1], left * across, right * across)
-    blocks = [(x0, y0, x1, y1) for (y0, y1), (x0, x1) in product(rows, columns)]
-    canvas = Image.alpha_composite(canvas, _coloured((width, height), blocks, values / most)).convert("RGB")
-    _write_values(canvas, blocks, values)
+    rows = _ends(blocks[0], upper * down, lower * down)
+    columns = _ends(blocks[1], left * across, right * across)
+    boxes = [(x0, y0, x1, y1) for (y0, y1), (x0, x1) in product(rows, columns)]
+    canvas = Image.alpha_composite(canvas, _coloured((width, height), boxes, values / most)).convert("RGB")
+    _write_values(canvas, boxes, values)
     legend = _legend(max(width, SMALLEST), most, said)
     drawn = Image.new("RGB", (legend.width, height + legend.height), "white")
     drawn.paste(canvas, (0, 0))
@@ -71,22 +67,23 @@ def draw(
     return drawn
 
 
-def _sides(size: int, parts: int, start: float, stop: float) -> list[tuple[int, int]]:
-    """First and last pixel of each block along an axis of `size` pixels that lies between two places of the canvas."""
+def _ends(sides: Sequence[slice], start: float, stop: float) -> list[tuple[int, int]]:
+    """First and last pixel of each block along an axis of the image that lies between two places of the canvas."""
+    size = sides[-1].stop
     places = [start + (stop - start) * edge / size for edge in range(size + 1)]
     found = []
-    for (side,) in windows((size,), (parts,)):
+    for side in sides:
         first, beyond = round(places[side.start]), round(places[side.stop])
         found.append((first, max(first, beyond - 1)))
     return found
 
 
-def _coloured(size: tuple[int, int], blocks: Sequence[Block], shares: np.ndarray) -> Image.Image:
+def _coloured(size: tuple[int, int], boxes: Sequence[Box], shares: np.ndarray) -> Image.Image:
     """The colours of the blocks, transparent elsewhere; shares of the largest value, from -1 to 1."""
     overlay = Image.new("RGBA", size)
     pen = ImageDraw.Draw(overlay)
-    for block, share in zip(blocks, shares.tolist(), strict=True):
-        pen.rectangle(block, fill=_colour(share), outline=GREY)
+    for box, share in zip(boxes, shares.tolist(), strict=True):
+        pen.rectangle(box, fill=_colour(share), outline=GREY)
     return overlay
 
 
@@ -95,10 +92,10 @@ def _colour(share: float) -> tuple[int, ...]:
     return (*ImageColor.getrgb(VERMILLION if share > 0 else BLUE), round(255 * STRONGEST * abs(share)))
 
 
-def _write_values(canvas: Image.Image, blocks: Sequence[Block], values: np.ndarray) -> None:
+def _write_values(canvas: Image.Image, boxes: Sequence[Box], values: np.ndarray) -> None:
     """Percentage points into the blocks that are large enough, as far as they are not 0."""
     pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(FONT_SIZE)
-    for (x0, y0, x1, y1), value in zip(blocks, values.tolist(), strict=True):
+    for (x0, y0, x1, y1), value in zip(boxes, values.tolist(), strict=True):
         if x1 - x0 >= CELL[0] and y1 - y0 >= CELL[1] and abs(value) >= 0.005:
             middle = ((x0 + x1) / 2, (y0 + y1) / 2)
             pen.text(middle, points(value), "black", font, "mm", stroke_width=2, stroke_fill="white")

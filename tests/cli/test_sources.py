@@ -94,6 +94,7 @@ def test_values_of_another_kind_are_named(words):
         (["prepare", "faces", "x", "--output", "y.h5", "--split", "dark"], "--split.*random.*light"),
         (["phantom", "mri"], "phantom mri: unknown kind; expected ct"),
         ([*IMAGES, "--seed", "-1"], "^--seed -1: expected 0 or more"),
+        ([*IMAGES, "--val-fraction", "half"], "^--val-fraction: expected float, found half$"),
         ([*IMAGES, "--val-fraction", "0.99", "--test-fraction", "0.001"], "class 'rose' has"),
     ],
 )

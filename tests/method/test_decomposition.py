@@ -1,11 +1,14 @@
+from itertools import product
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ddhpc.errors import InputError
 from ddhpc.method.decomposition import (
     block,
+    blocks,
     bounds,
     count_pixels,
     extent,
@@ -51,6 +54,56 @@ def test_numbering_is_row_major_and_blocks_are_balanced(case):
     lower, upper = bounds(windows(shape, grid))
     assert sorted(map(tuple, lower)) == list(map(tuple, lower))
     assert ((upper - lower).max(axis=0) - (upper - lower).min(axis=0) <= 1).all()
+
+
+@given(images_and_grids(), st.sampled_from(("blocks", "even")))
+def test_blocks_cover_every_pixel_once_and_windows_are_blocks_with_their_overlap(case, balance):
+    shape, grid, overlap = case
+    try:
+        found = windows(shape, grid, overlap, balance)
+    except InputError:
+        assume(False)
+    covered = np.zeros(shape, dtype=int)
+    within = list(product(*blocks(shape, grid, overlap, balance)))
+    for inner, outer, place in zip(within, found, np.ndindex(grid), strict=True):
+        covered[inner] += 1
+        for block_side, side, index, parts in zip(inner, outer, place, grid, strict=True):
+            assert block_side.start - side.start == overlap * (index > 0)
+            assert side.stop - block_side.stop == overlap * (index < parts - 1)
+    assert (covered == 1).all()
+
+
+@given(images_and_grids())
+def test_even_windows_differ_by_a_pixel_and_none_is_larger_than_the_largest_of_equal_blocks(case):
+    shape, grid, overlap = case
+    try:
+        even = np.array([extent(window) for window in windows(shape, grid, overlap, "even")])
+    except InputError:
+        assume(False)
+    assert (even.max(axis=0) - even.min(axis=0) <= 1).all()
+    equal_blocks = np.array([extent(window) for window in windows(shape, grid, overlap)])
+    assert (even.max(axis=0) <= equal_blocks.max(axis=0)).all()
+
+
+@given(images_and_grids())
+def test_no_even_window_reaches_past_its_neighbour(case):
+    shape, grid, overlap = case
+    try:
+        windows(shape, grid, overlap, "even")
+    except InputError:
+        assume(False)
+    within = [side for sides in blocks(shape, grid, overlap, "even") if len(sides) > 1 for side in sides]
+    assert all(side.stop - side.start >= max(overlap, 1) for side in within)
+
+
+def test_the_largest_overlap_of_even_windows_leaves_a_block_inside():
+    assert windows((24,), (4,), 4, "even")[1] == (slice(4, 16),)
+    with pytest.raises(InputError, match=r"--decomposition.overlap 5: expected 0 to 4 pixels"):
+        windows((24,), (4,), 5, "even")
+
+
+def test_without_overlap_even_windows_are_equal_blocks():
+    assert windows((23, 9), (4, 2), 0, "even") == windows((23, 9), (4, 2), 0)
 
 
 def test_a_window_that_touches_its_neighbours_far_side_is_the_largest():

@@ -119,6 +119,11 @@ class Cluster:
         (record,) = self.records(job)
         return record
 
+    def seconds(self, job: int) -> int:
+        """How long a job has run since its last start."""
+        hours, minutes, seconds = map(int, self.show(job)["RunTime"].split(":"))
+        return (hours * 60 + minutes) * 60 + seconds
+
     def wait_for(self, job: int | str, seconds: float = 180) -> dict[str, str]:
         """Wait until a job has ended."""
         self.until(lambda: self.show(job)["JobState"] in ENDED, f"end of job {job}", seconds, job)

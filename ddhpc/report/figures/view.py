@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 
-from ddhpc.method.decomposition import Window, windows
+from ddhpc.method.decomposition import Balance, Window, blocks, windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,8 @@ class Domain:
     """Subdomains along each stored dimension."""
     overlap: int
     """Pixels that a window extends beyond its block on interior sides."""
+    balance: Balance = "blocks"
+    """What is of equal extent."""
     coarse_shape: tuple[int, ...] = ()
     """Pixels of the coarse image along each dimension; empty where there is none."""
     patient: bool = False
@@ -63,12 +66,13 @@ class Domain:
     @cached_property
     def windows(self) -> list[Window]:
         """Of the subdomains, with overlap."""
-        return [self._shown(window) for window in windows(self.shape, self.grid, self.overlap)]
+        return [self._shown(window) for window in windows(self.shape, self.grid, self.overlap, self.balance)]
 
     @cached_property
     def blocks(self) -> list[Window]:
         """Of the subdomains, without overlap."""
-        return [self._shown(block) for block in windows(self.shape, self.grid, 0)]
+        along = blocks(self.shape, self.grid, self.overlap, self.balance)
+        return [self._shown(block) for block in product(*along)]
 
     def turned(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
         """Numbers of the stored dimensions as numbers of rows, columns and slices."""
