@@ -66,7 +66,7 @@ test-fast: $(ready_to_test)
 
 .PHONY: test-jobs
 test-jobs: $(ready_to_test) ## the fast tests, and those that start jobs of their own, several at once
-	pytest -n 5 --durations 15 --dist loadfile --no-loadscope-reorder --ignore=tests/mpi --ignore=tests/jobs/test_default_recipe.py $(cov)
+	pytest -n 4 --durations 15 --dist loadfile --no-loadscope-reorder --ignore=tests/mpi --ignore=tests/jobs/test_default_recipe.py $(cov)
 
 .PHONY: coverage
 coverage: cov := --cov

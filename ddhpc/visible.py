@@ -17,6 +17,8 @@ def visible(text: str, kept: str = "\n\t") -> str:
     >>> visible("\x1b[31mred")
     '\\\\x1b[31mred'
     """
+    if text.isprintable():
+        return text  # at once: an image in a page has a hundred thousand letters
     return "".join(_escaped(letter) if _is_hidden(letter) and letter not in kept else letter for letter in text)
 
 

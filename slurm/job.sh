@@ -144,6 +144,10 @@ unpack_environment() { # FILE: a tar of slurm/environment.sh onto each node's ow
 }
 
 unpacked="" use_unpacked=""
-if [ -n "${DDHPC_ENVIRONMENT:-}" ] && [ -n "${SLURM_JOB_ID:-}" ]; then
-  unpack_environment "$DDHPC_ENVIRONMENT"
+if [ -n "${DDHPC_ENVIRONMENT:-}" ]; then
+  if [ -n "${SLURM_JOB_ID:-}" ]; then
+    unpack_environment "$DDHPC_ENVIRONMENT"
+  else
+    echo "DDHPC_ENVIRONMENT=$DDHPC_ENVIRONMENT is not unpacked: that takes a job of Slurm" >&2
+  fi
 fi

@@ -129,6 +129,6 @@ def undisturbed(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with many slow tests first, so that at the end all workers have something to do."""
+    """Files that wait for Slurm first, then those with many slow tests: at the end all workers have something to do."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    items.sort(key=lambda item: (item.path.parent.name != "slurm", -slow[item.path]))

@@ -87,6 +87,7 @@ def _save(section: Section, directory: Path) -> str:
     stream = io.BytesIO()
     section.figure.savefig(stream, format="png", metadata={"Software": None})
     png.write_bytes(stream.getvalue())
+    section.figure.set_layout_engine("none")  # the first drawing has laid it out
     section.figure.savefig(svg, metadata={"Date": None})
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 

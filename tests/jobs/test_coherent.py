@@ -27,7 +27,7 @@ OPTIONS = [
     *("--decomposition.grid", 2, 2, "--local.epochs", 2, "--local.batch_size", 16, "--model.global_width", 8),
     *("--coarse.epochs", 5, "--run.threads", 1, "--coherent.epochs", 3),
 ]
-LONG = ["--local.epochs", 2, "--coherent.start", "scratch", "--coherent.epochs", 30, "--run.checkpoint_seconds", 0.3]
+LONG = ["--local.epochs", 2, "--coherent.start", "scratch", "--coherent.epochs", 20, "--run.checkpoint_seconds", 0.2]
 
 
 def run(ranks, file, cwd, *arguments, output):
@@ -51,12 +51,11 @@ def same(found, expected):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("start", "others"), [("scratch", [3]), ("transfer", [2, 4])])
-def test_any_number_of_ranks_gives_the_same_bits(start, others, small, tmp_path):
+@pytest.mark.parametrize(("start", "ranks"), [("scratch", 3), ("transfer", 2)])
+def test_any_number_of_ranks_gives_the_same_bits(start, ranks, small, tmp_path):
     arguments = ["--local.shift", 1, "--local.flip", "true", "--coherent.start", start]
     first = run(0, small, tmp_path, *arguments, output="run-0")
-    for ranks in others:
-        same(outcome(run(ranks, small, tmp_path, *arguments, output=f"run-{ranks}")), outcome(first))
+    same(outcome(run(ranks, small, tmp_path, *arguments, output="others")), outcome(first))
     plain = run(0, small, tmp_path, *arguments[:-2], output="plain")
     same(decisions(first), decisions(plain))
     compared = mpirun(0, "inspect", "run-0", "plain", cwd=tmp_path)
@@ -172,12 +171,12 @@ def test_a_stopped_job_continues_with_other_ranks(to_one, small, tmp_path, undis
 @pytest.mark.slow
 def test_killed_again_and_again_the_bits_are_the_same(small, tmp_path, undisturbed):
     before = 0
-    for ranks in (3, 2):
+    for ranks in (2, 3):
         job = under_way(small, tmp_path, ranks, before)
         os.kill(ranks_of(job)[0], signal.SIGKILL)
         assert job.wait(timeout=60) not in (0, 75)
         before = steps(tmp_path)[1]
-    assert start_training(4, small, tmp_path, *LONG).wait(timeout=300) == 0, (tmp_path / "stderr").read_text()
+    assert start_training(1, small, tmp_path, *LONG).wait(timeout=300) == 0, (tmp_path / "stderr").read_text()
     same(outcome(tmp_path / "run"), undisturbed)
 
 

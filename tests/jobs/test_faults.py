@@ -12,6 +12,7 @@ import pytest
 
 import ddhpc
 from ddhpc.results import verify
+from ddhpc.results.lock import WATCH_SECONDS
 from ddhpc.train import PATIENCE_SECONDS
 from tests.jobs.disks import REFUSALS, disk
 from tests.jobs.starting import TRAINING, decisions, mpirun, ranks_of, same_bits, start_training, wait_for_checkpoint
@@ -19,9 +20,10 @@ from tests.jobs.starting import TRAINING, decisions, mpirun, ranks_of, same_bits
 pytestmark = pytest.mark.slow
 
 
-def test_ranks_that_start_more_than_a_minute_apart(small, tmp_path, undisturbed):
-    late = 'sleep $((70 * ${OMPI_COMM_WORLD_RANK:-$PMI_RANK} / 2)); exec "$0" "$@"'
-    job = start_training(3, small, tmp_path, through=("bash", "-c", late))
+def test_a_rank_that_starts_long_after_the_other(small, tmp_path, undisturbed):
+    """Longer than ranks and jobs that run wait for each other anywhere."""
+    late = f'sleep $(({WATCH_SECONDS:.0f} * ${{OMPI_COMM_WORLD_RANK:-$PMI_RANK}} * 4 / 3)); exec "$0" "$@"'
+    job = start_training(2, small, tmp_path, through=("bash", "-c", late))
     assert job.wait(timeout=300) == 0, (tmp_path / "stderr").read_text()
     same_bits(tmp_path / "run", undisturbed[0])
 

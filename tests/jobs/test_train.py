@@ -29,20 +29,18 @@ def run(ranks, file, cwd, *arguments, output="run"):
 def test_any_number_of_ranks_gives_the_same_bits(small, tmp_path):
     arguments = ["--decomposition.grid", 2, 3, "--local.shift", 1, "--local.flip", "true", "--run.threads", 1]
     expected = decisions(run(0, small, tmp_path, *arguments, output="run-0"))
-    for ranks in (2, 3, 4):
+    for ranks in (2, 4):  # three, and more than subdomains, are those of other tests
         found = decisions(run(ranks, small, tmp_path, *arguments, output=f"run-{ranks}"))
         for name, values in expected.items():
             assert np.array_equal(values, found[name]), f"{name} with {ranks} ranks"
 
 
-@pytest.mark.parametrize("file", ["small", "small_volumes"])
-def test_streamed_windows_give_the_same_bits(file, tmp_path, request):
-    file = request.getfixturevalue(file)
-    grid = [2, 2] if file.name == "small.h5" else [2, 1, 2]
-    arguments = ["--decomposition.grid", *grid, "--local.shift", 1, "--local.rotate", 5, "--run.threads", 1]
-    expected = decisions(run(2, file, tmp_path, *arguments, output="held"))
+def test_streamed_windows_give_the_same_bits(small_volumes, tmp_path):
+    """Of images they are those of tests/method/test_windows.py."""
+    arguments = ["--decomposition.grid", 2, 1, 2, "--local.shift", 1, "--local.rotate", 5, "--run.threads", 1]
+    expected = decisions(run(0, small_volumes, tmp_path, *arguments, output="held"))
     arguments += ["--data.memory_limit", 0, "--coarse.memory_limit", 0, "--log-dir", "logs"]
-    found = decisions(run(2, file, tmp_path, *arguments, output="streamed"))
+    found = decisions(run(2, small_volumes, tmp_path, *arguments, output="streamed"))
     for name, values in expected.items():
         assert np.array_equal(values, found[name]), name
     assert "streamed to cpu" in (tmp_path / "logs/rank-00001.log").read_text()
@@ -62,7 +60,7 @@ def test_any_number_of_ranks_gives_the_same_bits_in_3d(small_volumes, tmp_path):
         1,
     ]
     expected = decisions(run(1, small_volumes, tmp_path, *arguments, output="run-1"))
-    found = decisions(run(4, small_volumes, tmp_path, *arguments, output="run-4"))
+    found = decisions(run(3, small_volumes, tmp_path, *arguments, output="run-3"))
     for name, values in expected.items():
         assert np.array_equal(values, found[name]), name
 

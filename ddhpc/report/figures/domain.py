@@ -77,6 +77,11 @@ def _canvas(axes: Axes, picture: np.ndarray | None, shape: tuple[int, int]) -> N
     axes.spines[:].set_visible(False)
 
 
+def _grey(picture: np.ndarray) -> np.ndarray:
+    """A picture [H, W] or [H, W, 3] as [H, W], its luminance (ITU-R BT.601), so that colours over it mean one thing."""
+    return picture @ np.array([0.299, 0.587, 0.114]) if picture.ndim == 3 else picture
+
+
 def _mark(axes: Axes, letters: str) -> None:
     """Letters at the left, right, top and bottom edge of a picture."""
     places = ((0.01, 0.5, "left", "center"), (0.99, 0.5, "right", "center"), (0.5, 0.99, "center", "top"))
@@ -206,7 +211,7 @@ def dependence(domain: Domain, decisions: Sequence[Driven]) -> Figure:
             axes = subplots[sample * each + layer]
             axes.axis("on")
             image = decision.image
-            _canvas(axes, None if image is None else domain.cut(image, layer), (shape[0], shape[1]))
+            _canvas(axes, None if image is None else _grey(domain.cut(image, layer)), (shape[0], shape[1]))
             _mark(axes, domain.marks if layer == 0 else "")
             # Not in the layout, where a long title would push the next column away.
             title = axes.set_title(decision.title if layer == 0 else "\n", loc="left", fontsize=8)
@@ -229,7 +234,7 @@ def _draw_coarse_image(axes: Axes, domain: Domain, decision: Driven, largest: fl
         image = domain.seen(image)[:, :, shape[2] // 2] if len(shape) == 3 else image
     axes.axis("on")
     axes.set_title("\n", fontsize=8)
-    _canvas(axes, image, (shape[0], shape[1]))
+    _canvas(axes, None if image is None else _grey(image), (shape[0], shape[1]))
     axes.set_xlabel("coarse image", fontsize=8 if domain.layers > 1 else 7)
     _draw_drop(axes, (slice(0, shape[0]), slice(0, shape[1])), float(decision.drops[-1]), largest, True)
 
