@@ -19,7 +19,7 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from ddhpc import __version__
 from ddhpc.errors import InputError
 from ddhpc.phantoms.chest import Grid, chest
 from ddhpc.phantoms.disease import Severity, diseased, with_findings
+from ddhpc.wording import by
 
 SEVERITY = {
     "CT-0": None,
@@ -40,6 +41,9 @@ SEVERITY = {
 }
 CYCLE = ("CT-0", "CT-2", "CT-0", "CT-3")
 STORED_AXES = ("LPS", "LAS", "RAS", "LPI")
+SMALLEST = 32
+"""Voxels along each side, fewer of which show no chest."""
+VOXELS = "2.6 to 4 mm in plane, 4.5 to 7.3 mm between slices"
 README = """\
 # Chest CT phantoms: synthetic, not patients
 {scans} volumes of {patients} phantoms drawn by ddhpc {version} with seed {seed}. No person was scanned for them,
@@ -48,7 +52,7 @@ and nothing learned from them says anything about people: call results on them p
 - `CT-0` healthy, `CT-2` ground-glass opacities in a small part of the lungs, `CT-3` in a larger part; the names
   are those of MosMedData, the amounts are our own
 - `labels.csv`: path, label and patient of each volume; several of a patient differ in noise, sharpness and orientation
-- Hounsfield units as int16, 2.6 to 4 mm in plane, 4.5 to 7.3 mm between slices, stored in several orientations
+- Hounsfield units as int16, {voxels}, stored in several orientations
 
 `python -m ddhpc prepare ct THIS_FOLDER --output phantoms.h5 --groups CT-0 CT-2,CT-3`
 """
@@ -65,14 +69,15 @@ class Phantom:
     """[4, 4] to RAS+ millimetres."""
 
 
-def phantom(seed: int, number: int, scan: int = 1) -> Phantom:
+def phantom(seed: int, number: int, scan: int = 1, shape: Sequence[int] | None = None) -> Phantom:
     """Phantom `number`, 1 or more, of a seed; the same whatever was drawn before.
 
-    Later scans of it show the same body and disease with other noise, sharpness and stored orientation.
+    Later scans of it show the same body and disease with other noise, sharpness and stored orientation. Those of
+    another shape (voxels to the right, to the front and up) show other bodies.
     """
     rng = np.random.default_rng((seed, number))
     label = CYCLE[(number - 1) % len(CYCLE)]
-    grid = _grid(rng)
+    grid = _grid(rng, shape)
     healthy = chest(rng, grid)
     voxels = with_findings(rng, grid, healthy)
     severity = SEVERITY[label]
@@ -97,14 +102,16 @@ def write_phantoms(
     patients: int = 120,
     scans: int = 1,
     seed: int = 0,
+    shape: Sequence[int] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, int]:
     """Writes phantoms 1 to `patients` as `<label>/study_0001.nii.gz`, labels.csv (path,label,patient) and README.md.
 
     Further scans of a patient are `<label>/study_0001_scan_2.nii.gz` and so on.
 
-    Gives the number of volumes by label. Takes about half a second and 1 MB a volume. Raises InputError,
-    naming the option or the directory, for too few patients or scans, a seed below 0, and a directory that is not
+    Without a shape they are of some 128x128x52 voxels, each of its own. Gives the number of volumes by label. Takes
+    about half a second and 1 MB a volume, and grows with the voxels. Raises InputError, naming the option or the
+    directory, for too few patients or scans, a seed below 0, a shape that is none of CT, and a directory that is not
     empty or cannot be written.
     """
     out = Path(out)
@@ -114,6 +121,9 @@ def write_phantoms(
         raise InputError(f"--scans {scans}: expected at least 1")
     if seed < 0:
         raise InputError(f"--seed {seed}: expected 0 or more")
+    if shape and not (len(shape) == 3 and shape[0] == shape[1] and min(shape) >= SMALLEST):
+        shown = " ".join(map(str, shape))
+        raise InputError(f"--shape {shown}: expected three numbers from {SMALLEST}, the first two alike")
     rows = []
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -123,7 +133,7 @@ def write_phantoms(
             (out / label).mkdir()
         for n in range(patients * scans):
             number, scan = n // scans + 1, n % scans + 1
-            drawn = phantom(seed, number, scan)
+            drawn = phantom(seed, number, scan, shape)
             name = f"{drawn.label}/study_{number:04}{f'_scan_{scan}' if scan > 1 else ''}.nii.gz"
             _save(out / name, drawn)
             rows.append((name, drawn.label, f"patient_{number:04}"))
@@ -131,7 +141,13 @@ def write_phantoms(
         with open(out / "labels.csv", "w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([("path", "label", "patient"), *rows])
         (out / "README.md").write_text(
-            README.format(scans=len(rows), patients=patients, seed=seed, version=__version__)
+            README.format(
+                scans=len(rows),
+                patients=patients,
+                seed=seed,
+                version=__version__,
+                voxels=f"{by(tuple(shape))} voxels" if shape else VOXELS,
+            )
         )
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror or error}") from error
@@ -148,8 +164,8 @@ def _save(path: Path, drawn: Phantom) -> None:
     os.replace(part, path)
 
 
-def _grid(rng: np.random.Generator) -> Grid:
-    count, slices = int(rng.integers(112, 145)), int(rng.integers(44, 61))
+def _grid(rng: np.random.Generator, shape: Sequence[int] | None) -> Grid:
+    count, slices = (shape[0], shape[2]) if shape else (int(rng.integers(112, 145)), int(rng.integers(44, 61)))
     step, thick = rng.uniform(380, 440) / count, rng.uniform(270, 320) / slices
     shift = rng.normal(0, 8, 2)
     return Grid(

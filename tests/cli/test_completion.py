@@ -49,7 +49,7 @@ def script(tmp_path_factory):
         (["prepare", "images", "photos", "--res"], ["--resize"]),
         (["prepare", "images", "photos", "--resize", ""], ["crop", "stretch"]),
         (["prepare", "faces", "photos", "--res"], []),
-        (["phantom", "ct", "out", "--s"], ["--scans", "--seed"]),
+        (["phantom", "ct", "out", "--s"], ["--scans", "--shape", "--seed"]),
         (["predict", "run", "photo.jpg", "--device", "c"], ["cpu", "cuda"]),
         (["inspect", "run", ""], []),
     ],

@@ -107,6 +107,18 @@ def test_sizes_vary(drawn):
         assert 4.4 < volume.spacing[2] < 7.4
 
 
+def test_of_a_wanted_shape_the_chest_is_as_large():
+    shapes = ((48, 48, 32), (96, 96, 64))
+    drawn = [phantom(0, 2, shape=shape) for shape in shapes]
+    assert tuple(each.voxels.shape for each in drawn) == shapes
+    for each in drawn:
+        width, depth, height = np.abs(each.affine[:3, :3]).sum(axis=0) * each.voxels.shape
+        assert 379 < depth == width < 441
+        assert 269 < height < 321
+    air = [(each.voxels < -600).mean() for each in drawn]
+    assert air[0] == pytest.approx(air[1], rel=0.1)
+
+
 @pytest.mark.parametrize(("label", "most"), [("CT-2", 0.25), ("CT-3", 0.5)])
 def test_disease_gathers_in_parts_of_the_lungs_only(label, most):
     shares, untouched = [], []
@@ -198,6 +210,8 @@ def test_prepare_takes_the_folder_and_the_table(written, tmp_path):
     [
         ({"patients": 11}, "--patients 11: expected at least 12"),
         ({"seed": -1}, "--seed -1: expected 0 or more"),
+        ({"shape": (64, 48, 32)}, "--shape 64 48 32: expected three numbers from 32, the first two alike"),
+        ({"shape": (64, 64, 16)}, "--shape 64 64 16: expected three numbers from 32"),
     ],
 )
 def test_bad_options_are_named(tmp_path, options, message):

@@ -21,11 +21,13 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "unshare", "setpriv")
 SYSTEM_PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 ENDED = ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
 
-# Paths with %n are one for each node; TmpFS is where PMIx of each node keeps its sockets.
+# Paths with %n are one for each node; TmpFS is where PMIx of each node keeps its sockets. Open MPI names the memory
+# that ranks share after node and job, so clusters that run side by side here must not number their jobs alike.
 SLURM_CONF = """\
 ClusterName=ddhpc
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller_port}
+FirstJobId={controller_port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
