@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from ddhpc.config import Config
@@ -39,6 +40,8 @@ from ddhpc.wording import by, duration, percent
 HTML = '<pre style="line-height: 1.2; overflow-x: auto">{code}</pre>'
 OLD_RESAMPLES = 1000
 """Of files that do not tell how many they have."""
+WIDEST = 1_000_000
+"""Columns of a terminal on which every grid finds room."""
 FEW_STEPS = 100
 """Of a local CNN. On 228 faces 30 steps gave a third of the accuracy of 300."""
 
@@ -92,8 +95,11 @@ def print_run(run: Path) -> None:
 
 def print_tables(file: h5py.File, out: Console) -> None:
     """Print what a results file holds, table by table."""
+    grid = _grid_table(file)
+    laid_out = Measurement.get(out, out.options.update(max_width=WIDEST), grid).minimum <= out.width
+    local = (", val / test, laid out as the grid", grid) if laid_out else ("", _extremes(file))
     tables = {
-        "Accuracy of the local CNNs in %, val / test, laid out as the grid": _grid_table(file),
+        f"Accuracy of the local CNNs in %{local[0]}": local[1],
         "Accuracy of the final decision": _fusion_table(file),
     }
     classes = names(file["classes"])
@@ -135,6 +141,19 @@ def _grid_table(file: h5py.File) -> Table:
     for row in rows:
         table.add_row(*(f"{val:.1f} / {test:.1f}" for val, test in row))
     table.show_header = len(grid) == 3
+    return table
+
+
+def _extremes(file: h5py.File) -> Table:
+    """Instead of a grid that is wider than the terminal."""
+    table = Table("", *SCORED)
+    table.columns[1].justify = table.columns[2].justify = "right"
+    shares = [100 * file[f"local/{split}/accuracy"][...] for split in SCORED]
+    for name, place in (("highest", np.nanargmax), ("lowest", np.nanargmin)):
+        found = [(n, share[n]) for share in shares for n in [int(place(share))]]
+        table.add_row(name, *(f"{share:.1f} (subdomain {n})" for n, share in found))
+    table.add_row("median", *(f"{np.nanmedian(share):.1f}" for share in shares))
+    table.caption = "each of them is in local/val/accuracy and local/test/accuracy of the results file"
     return table
 
 

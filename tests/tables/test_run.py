@@ -1,10 +1,14 @@
 """What the table of a run says besides its numbers."""
 
+import io
+import re
+
 import h5py
 import numpy as np
 
 from ddhpc.method.metrics import confusion, scores
-from ddhpc.tables.run import binary_table, shortfall, unchosen
+from ddhpc.tables.run import binary_table, print_tables, shortfall, unchosen
+from ddhpc.terminal import PlainConsole
 
 
 def test_few_positives_are_told_below_the_table(tmp_path):
@@ -57,3 +61,19 @@ def test_classes_that_are_never_chosen_are_told_of_a_run(tmp_path):
         assert told.startswith("never chosen on val: 1 of 2 classes (ill\\x1b[31m; 2 samples there); ")
         found["val/confusion"][...] = [[6, 1], [2, 0]]
         assert unchosen(file) == []
+
+
+def test_a_grid_wider_than_the_terminal_is_told_by_its_extremes(finished):
+    shown = {}
+    with h5py.File(finished / "results.h5") as file:
+        for width in (12, 80):
+            out = PlainConsole(width=width, file=io.StringIO())
+            print_tables(file, out)
+            shown[width] = out.file.getvalue()
+        best = 100 * file["local/test/accuracy"][...].max()
+    assert "laid out as the grid" in shown[80]
+    assert "highest" not in shown[80]
+    assert "laid out" not in shown[12]
+    words = " ".join(re.sub("[│┃]", " ", shown[12]).split())
+    assert "highest" in words
+    assert f"{best:.1f}" in words
