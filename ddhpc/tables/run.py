@@ -147,6 +147,7 @@ def _grid_table(file: h5py.File) -> Table:
 def _extremes(file: h5py.File) -> Table:
     """Instead of a grid that is wider than the terminal."""
     table = Table("", *SCORED)
+    table.columns[0].no_wrap = True
     table.columns[1].justify = table.columns[2].justify = "right"
     shares = [100 * file[f"local/{split}/accuracy"][...] for split in SCORED]
     for name, place in (("highest", np.nanargmax), ("lowest", np.nanargmin)):

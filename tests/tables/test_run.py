@@ -68,13 +68,13 @@ def test_a_grid_wider_than_the_terminal_is_told_by_its_extremes(finished, tmp_pa
     shown = {}
     with h5py.File(tmp_path / "results.h5", "r+") as file:
         file["decomposition"].attrs["grid"] = [1, 4]
-        for width in (30, 80):
+        for width in (28, 80):
             out = PlainConsole(width=width, file=io.StringIO())
             print_tables(file, out)
             shown[width] = out.file.getvalue()
         shares = 100 * file["local/test/accuracy"][...]
     assert "laid out as the grid" in shown[80]
     assert "highest" not in shown[80]
-    assert "laid out" not in shown[30]
+    assert "laid out" not in shown[28]
     for line in ("highest", f"{shares.max():.1f}", "lowest", f"{shares.min():.1f}", "median"):
-        assert line in shown[30]
+        assert line in shown[28]
