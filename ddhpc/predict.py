@@ -11,10 +11,10 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from ddhpc.parallel import logs
 from ddhpc.parallel.progress import LINE_SECONDS
 from ddhpc.parallel.standing import as_clock
 from ddhpc.process import Process
-from ddhpc.results.model import Model
+from ddhpc.results.model import Model, training_ids
 from ddhpc.solver.maps import Maps, MapsWanted
 from ddhpc.solver.new_images import PackedSource, Source, list_sources
 from ddhpc.solver.sharing import Group, form_group
@@ -197,19 +197,37 @@ def images_at_once(trained: Trained, memory: float) -> int:
 
 
 def warn_of(listed: Sequence[Source], model: Model, settings: Settings) -> None:
-    """Tell what is left out, and warn of packed files with the images of the training, or prepared in another way."""
+    """Tell what is left out, and warn of images of the training, and of packed files prepared in another way."""
     left_out = Counter(reason for source in listed for reason in source.left_out.values())
     if left_out:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in left_out.most_common())
         tell(f"{plural(left_out.total(), 'file')} in the directories left out: {reasons}")
+    learned = training_ids(model) if settings.labels else frozenset()
     for source in listed:
         if not isinstance(source, PackedSource):
+            warn_of_names(source.ids, learned)
             continue
         packed, trained = source.packed, model.trained
         if settings.labels and packed.digest == model.about["data_digest"]:
             logs.warn(f"{packed.path}: holds the images of the training; accuracy on them is too high for new ones")
         if "" not in (packed.preparation, trained.preparation) and packed.preparation != trained.preparation:
             logs.warn(f"{packed.path}: its images were prepared in another way than those of the training")
+
+
+def warn_of_names(ids: Sequence[str], learned: frozenset[str]) -> None:
+    """Warn of files whose paths end as the ids of training images do, which were relative to the prepared directory."""
+    known = [name for name in ids if any(str(end) in learned for end in _ends(PurePath(name)))]
+    if known:
+        verb = "have names" if len(known) > 1 else "has the name"
+        logs.warn(
+            f"{plural(len(known), 'input')} {verb} of training images, such as {known[0]}; accuracy on them is too "
+            "high for new ones"
+        )
+
+
+def _ends(path: PurePath) -> Iterator[PurePath]:
+    """The path, and without its first parts."""
+    return (PurePath(*path.parts[start:]) for start in range(len(path.parts)))
 
 
 def check_alike(comm: Process, listed: Sequence[Source]) -> None:

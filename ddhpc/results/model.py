@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 import ddhpc
 from ddhpc.config import BEFORE, Coarse
-from ddhpc.data.hdf5 import attribute, reason
+from ddhpc.data.hdf5 import attribute, decoded, reason
 from ddhpc.data.packed.checks import DTYPES
 from ddhpc.errors import InputError
 from ddhpc.method.decomposition import bounds, whole, windows
@@ -28,6 +28,7 @@ from ddhpc.results.model_directory import (
     read_description,
 )
 from ddhpc.results.reader import open_results
+from ddhpc.results.run_directory import FILE
 from ddhpc.yaml_file import fits, with_tuples
 
 if TYPE_CHECKING:
@@ -138,6 +139,15 @@ def open_model(run: Path) -> Model:
     if not folder.is_dir():
         raise InputError(f"{folder}: is missing; expected the model of the run, which the training has kept there")
     return _opened(folder, digest)
+
+
+def training_ids(model: Model) -> frozenset[str]:
+    """Ids of the training images, as the results file beside the model has them; none where the model stands alone."""
+    results = model.folder.parent / FILE
+    if model.folder.name != MODEL or not results.exists():
+        return frozenset()
+    with open_results(results) as file:
+        return frozenset(decoded(file["samples/train/id"]))
 
 
 def _opened(folder: Path, digest: str | None) -> Model:

@@ -12,7 +12,7 @@ from ddhpc.data.sources.source import Prepared
 from ddhpc.tables.counts import count_classes, print_counts
 from ddhpc.terminal import console, is_terminal
 from ddhpc.visible import tell
-from ddhpc.wording import by, mebibytes, plural
+from ddhpc.wording import by, mebibytes
 
 SHOWN_FILES = 20
 
@@ -56,7 +56,7 @@ def print_prepared(prepared: Prepared, output: Path) -> None:
     for note in prepared.notes:
         tell(f"  {note}")
     if prepared.skipped:
-        print(f"  {plural(len(prepared.skipped), 'file')} left out (all are named in /skipped of the packed file):")
+        print("  what was left out (all of it is named in /skipped of the packed file):")
         for name, reason in list(prepared.skipped.items())[:SHOWN_FILES]:
             tell(f"    {name}: {reason}")
         if len(prepared.skipped) > SHOWN_FILES:

@@ -334,6 +334,10 @@ def test_labels_tell_how_good_it_is(images, tmp_path):
     found = rows(tmp_path / "out.csv")
     right = sum(row["label"] == row["decision"] for row in found)
     assert {row["label"] for row in found} == {"bee", "cat", "dog"}
+    with h5py.File(images / "run/results.h5") as file:
+        known = len(file["samples/train/id"])
+    assert f"warning: {known} inputs have names of training images, such as " in done.stderr
+    assert 0 < known < len(found)
     assert f"accuracy {100 * right / 45:.1f} % (95 % interval " in done.stdout
     packed = mpirun(0, "predict", images / "run", images / "moved.h5", "--labels", cwd=tmp_path)
     assert packed.returncode == 0, packed.stderr
