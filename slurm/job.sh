@@ -86,6 +86,12 @@ to_its_end() { # WHERE AGAIN COMMAND...: run it, and go back to the queue when t
   # a preempted job has time until its grace ends, and is lost when it leaves before on its own
   [[ $(scontrol show job "$SLURM_JOB_ID") != *PreemptTime=2* ]] || requeue=yes
 
+  if [ "$requeue$code" = yes75 ] && [ "${SLURM_RESTART_COUNT:-0}" -ge 2 ] && [ -n "${output:-}" ] &&
+    ! compgen -G "$output/checkpoints/*" >/dev/null; then
+    echo "three starts, and nothing is trained: expected a --time well above the start-up and the time of --signal" >&2
+    requeue=""
+  fi
+
   # 2: bad input. 75: stopped, with checkpoints. Above 128: the signal itself killed ranks, before they knew it or
   # after the last step, or srun ended those that left more slowly than the first.
   if [ "$requeue" ] && { [ "$code" = 75 ] || [ "$code" -gt 128 ]; }; then
