@@ -33,7 +33,9 @@ class Moments:
         """Of an image [C, *spatial]."""
         pixels = image.reshape(len(image), -1)
         mean = pixels.mean(axis=1, dtype=np.float64)
-        return cls(images=1, pixels=pixels.shape[1], mean=mean, squares=np.square(pixels - mean[:, None]).sum(axis=1))
+        distances = pixels - mean[:, None]
+        squares = np.square(distances, out=distances).sum(axis=1)  # in place: large volumes take gigabytes
+        return cls(images=1, pixels=pixels.shape[1], mean=mean, squares=squares)
 
     @property
     def std(self) -> np.ndarray:
