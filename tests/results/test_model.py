@@ -237,16 +237,17 @@ def test_the_renaming_is_of_a_whole_directory(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.old"]
 
 
-def test_a_description_of_before_lacks_temperatures_and_class_weights(run):
+def test_a_description_of_before_lacks_temperatures_balance_and_class_weights(run):
     path = run / "model/model.json"
     description = json.loads(path.read_text())
     for name in ("temperature", "coherent_temperature"):
         del description[name]
+    del description["decomposition"]["balance"]
     for name in ("class_weight", "sampling"):
         del description["coarse"][name]
     path.write_text(json.dumps(description))
     trained = open_model(run / "model").trained
-    assert (trained.temperature, trained.coarse.class_weight) == (None, "none")
+    assert (trained.temperature, trained.balance, trained.coarse.class_weight) == (None, "blocks", "none")
 
 
 @pytest.mark.parametrize("temperature", [0, -1.5, float("inf"), float("nan"), "1"])
