@@ -6,7 +6,13 @@ set -euo pipefail
 suite=$1 root=$2 project=$(dirname "$(dirname "$(readlink -f "$0")")")
 shift 2
 started=$SECONDS
-[ -e "$root" ] || debootstrap --variant=minbase "$suite" "$root"
+if [ ! -e "$root" ]; then
+  if [ -z "$(command -v debootstrap)" ]; then
+    echo "debootstrap is not installed; expected it, \`apt-get install debootstrap\` brings it" >&2
+    exit 2
+  fi
+  debootstrap --variant=minbase "$suite" "$root"
+fi
 root=$(readlink -f "$root")
 echo "ddhpc: a bare $suite after $((SECONDS - started)) s"
 
