@@ -9,11 +9,16 @@ train_or_again() { # NAME OPTION...: train by `launcher`; `again OPTION...` subm
   shift
   find_output "$@" || return
   if [ -z "$output" ]; then
-    set -- "$@" --output "runs/$name"
+    output=runs/$name
+    set -- "$@" --output "$output"
   fi
   "${launcher[@]}" python -m ddhpc train "$@" || code=$?
   # 75: stopped, with checkpoints; above 128: the signal itself killed ranks, before they knew it
   if [ "$code" = 75 ] || [ "$code" -gt 128 ]; then
+    if ! compgen -G "$output/checkpoints/*" >/dev/null; then
+      echo "stopped before its first checkpoint; expected a longer time limit" >&2
+      return "$code"
+    fi
     echo "back to the queue to continue"
     again "$@"
   fi

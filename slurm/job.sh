@@ -55,7 +55,7 @@ find_output() { # OPTION...: sets `output` to the directory of --output, empty w
 }
 
 train() { # LAUNCHER OPTION...: train, and go back to the queue when the time ends before the training
-  local start=$1
+  local start=$1 mine=""
   shift
   find_output "$@" || return
   # the job's number stays the same when it is requeued, so the program finds its checkpoints
@@ -68,33 +68,36 @@ train() { # LAUNCHER OPTION...: train, and go back to the queue when the time en
     return 0
   fi
 
-  to_its_end "in $output" "the same again with --output $output" "$start" python -m ddhpc train "$@"
+  # a task of array.sbatch trains the subdomain of its number
+  [[ " $* " != *" --subdomain "* ]] || mine=$(printf %05d "$SLURM_ARRAY_TASK_ID")
+  to_its_end "$output/checkpoints/$mine*" "in $output" "the same again with --output $output" \
+    "$start" python -m ddhpc train "$@"
 }
 
-to_its_end() { # WHERE AGAIN COMMAND...: run it, and go back to the queue when the time ends before it
-  local where=$1 again=$2 step code interrupted=yes requeue=""
-  shift 2
+to_its_end() { # CHECKPOINTS WHERE AGAIN COMMAND...: run it, and go back to the queue when the time ends before it
+  # three times at most as long as no file matches CHECKPOINTS, if it is not empty
+  local checkpoints=$1 where=$2 again=$3 step code interrupted=yes asked="" preempted=""
+  shift 3
   "$@" &
   step=$!
   # --signal=B: reaches this shell alone, and bash runs a trap only when it waits, so the step runs beside it
-  trap 'requeue=yes interrupted=yes; kill -USR1 "$step" || true' USR1
-  trap 'requeue=yes interrupted=yes; kill -USR2 "$step" || true' USR2
+  trap 'asked=yes interrupted=yes; kill -USR1 "$step" || true' USR1
+  trap 'asked=yes interrupted=yes; kill -USR2 "$step" || true' USR2
   while [ "$interrupted" ]; do
     interrupted="" code=0
     wait "$step" || code=$?
   done
   # a preempted job has time until its grace ends, and is lost when it leaves before on its own
-  [[ $(scontrol show job "$SLURM_JOB_ID") != *PreemptTime=2* ]] || requeue=yes
-
-  if [ "$requeue$code" = yes75 ] && [ "${SLURM_RESTART_COUNT:-0}" -ge 2 ] && [ -n "${output:-}" ] &&
-    ! compgen -G "$output/checkpoints/*" >/dev/null; then
-    echo "three starts, and nothing is trained: expected a --time well above the start-up and the time of --signal" >&2
-    requeue=""
-  fi
+  [[ $(scontrol show job "$SLURM_JOB_ID") != *PreemptTime=2* ]] || preempted=yes
 
   # 2: bad input. 75: stopped, with checkpoints. Above 128: the signal itself killed ranks, before they knew it or
   # after the last step, or srun ended those that left more slowly than the first.
-  if [ "$requeue" ] && { [ "$code" = 75 ] || [ "$code" -gt 128 ]; }; then
+  if [ "$asked$preempted" ] && { [ "$code" = 75 ] || [ "$code" -gt 128 ]; }; then
+    if [ -z "$preempted" ] && [ "${SLURM_RESTART_COUNT:-0}" -ge 2 ] && [ "$checkpoints" ] &&
+      ! compgen -G "$checkpoints" >/dev/null; then
+      echo "stopped three times before its first checkpoint; expected a longer --time, or a shorter one in --signal" >&2
+      return "$code"
+    fi
     # said before, and 128: Slurm ends this shell and scontrol as soon as it has taken the job back
     echo "going back to the queue to continue $where"
     if scontrol requeue "$SLURM_JOB_ID" || [ $? -gt 128 ]; then
@@ -154,6 +157,6 @@ if [ -n "${DDHPC_ENVIRONMENT:-}" ]; then
   if [ -n "${SLURM_JOB_ID:-}" ]; then
     unpack_environment "$DDHPC_ENVIRONMENT"
   else
-    echo "DDHPC_ENVIRONMENT=$DDHPC_ENVIRONMENT is not unpacked: that takes a job of Slurm" >&2
+    echo "DDHPC_ENVIRONMENT=$DDHPC_ENVIRONMENT: ignored; expected a Slurm job to unpack it in" >&2
   fi
 fi

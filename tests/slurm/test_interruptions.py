@@ -96,16 +96,16 @@ def test_a_job_that_ended_early_continues_when_it_is_submitted_again(how, slurm,
 def test_a_job_that_never_trains_anything_does_not_return_for_ever(slurm, desk):
     """As where the time limit is shorter than the start-up."""
     step = 'trap "exit 75" USR2; sleep 0.5; kill -USR2 $PPID; while :; do sleep 0.1; done'
-    job = submit_script(slurm, desk, f"output=runs/own\nto_its_end here 'the same again' bash -c '{step}'")
+    job = submit_script(slurm, desk, f"to_its_end 'runs/own/*' here 'the same again' bash -c '{step}'")
     slurm.until(lambda: slurm.show(job)["JobState"] == "FAILED", "end for good", job=job)
     assert (slurm.show(job)["ExitCode"], slurm.show(job)["Restarts"]) == ("75:0", "2")
-    assert "three starts, and nothing is trained: expected a --time well above" in log(desk, job, "own")
+    assert "stopped three times before its first checkpoint; expected a longer --time" in log(desk, job, "own")
 
 
 def test_a_job_that_may_not_be_requeued_says_how_to_continue(slurm, desk):
     """What it runs asks the shell for its end, as Slurm does ahead of the time limit."""
     step = 'trap "exit 75" USR2; sleep 0.5; kill -USR2 $PPID; while :; do sleep 0.1; done'
-    job = submit_script(slurm, desk, f"to_its_end here 'the same again' bash -c '{step}'", "--no-requeue")
+    job = submit_script(slurm, desk, f"to_its_end '' here 'the same again' bash -c '{step}'", "--no-requeue")
     ended = slurm.wait_for(job)
     assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "75:0", "0")
     assert "ended with exit code 75; to continue, submit the same again" in log(desk, job, "own")
