@@ -83,8 +83,7 @@ def predict(
         check_maps(settings, trained)
     listed = comm.together(partial(list_sources, sources, trained, settings.labels))
     check_alike(comm, listed)
-    if comm.rank == 0:
-        warn_of(listed, model, settings)
+    comm.on_root(partial(warn_of, listed, model, settings))
     if not settings.maps:
         return decide_all(model, listed, comm, device, settings)
     maps = comm.together(partial(Maps, settings.maps, listed, trained))

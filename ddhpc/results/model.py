@@ -142,12 +142,15 @@ def open_model(run: Path) -> Model:
 
 
 def training_ids(model: Model) -> frozenset[str]:
-    """Ids of the training images, as the results file beside the model has them; none where the model stands alone."""
-    results = model.folder.parent / FILE
-    if model.folder.name != MODEL or not results.exists():
+    """Ids of the training images, by the results file beside the model; none where that is missing or damaged."""
+    folder = model.folder.resolve()
+    if folder.name != MODEL or not (folder.parent / FILE).exists():
         return frozenset()
-    with open_results(results) as file:
-        return frozenset(decoded(file["samples/train/id"]))
+    try:
+        with open_results(folder.parent) as file:
+            return frozenset(decoded(file["samples/train/id"]))
+    except InputError:
+        return frozenset()  # damaged: the model is whole without it
 
 
 def _opened(folder: Path, digest: str | None) -> Model:

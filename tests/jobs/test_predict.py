@@ -346,6 +346,17 @@ def test_labels_tell_how_good_it_is(images, tmp_path):
     assert "15 more are not shown; --csv FILE writes all" in packed.stdout
 
 
+def test_labels_need_the_model_alone(images, tmp_path):
+    """A results file beside it that is damaged takes no part."""
+    (tmp_path / "run").mkdir()
+    shutil.copytree(images / "run/model", tmp_path / "run/model")
+    (tmp_path / "run/results.h5").write_bytes(b"no HDF5")
+    done = mpirun(2, "predict", "run/model", images / "files", "--labels", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "training images" not in done.stderr
+    assert "accuracy " in done.stdout
+
+
 def test_two_classes_are_told_as_in_medicine(small, tmp_path, capsys):
     from ddhpc.method.solutions import Predictions
     from ddhpc.tables.predictions import print_predictions

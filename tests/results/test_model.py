@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import shutil
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -13,7 +15,7 @@ from ddhpc.cli import main
 from ddhpc.data.packed import open_packed
 from ddhpc.errors import InputError
 from ddhpc.results import verify
-from ddhpc.results.model import open_model
+from ddhpc.results.model import open_model, training_ids
 from ddhpc.results.model_directory import begin_model, foreign_model, take_place, write_network
 from tests.jobs.starting import mpirun
 
@@ -103,6 +105,17 @@ def test_what_is_missing_is_named(run):
     with pytest.raises(InputError, match="model: is missing; expected the model of the run"):
         open_model(run)
     assert verify(run / "results.h5") == [], "the results file alone is whole"
+
+
+def test_ids_of_the_training_are_those_beside_the_model(run, tmp_path, monkeypatch):
+    expected = {f"train/{n}" for n in range(96)}
+    assert training_ids(open_model(run)) == expected
+    monkeypatch.chdir(run / "model")
+    assert training_ids(open_model(Path())) == expected
+    shutil.copytree(run / "model", tmp_path / "alone/model")
+    assert training_ids(open_model(tmp_path / "alone/model")) == frozenset()
+    os.truncate(run / "results.h5", 1000)
+    assert training_ids(open_model(run / "model")) == frozenset(), "the model is whole"
 
 
 def test_a_run_of_before_has_none_and_says_so(run):
