@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -201,10 +202,10 @@ def warn_of(listed: Sequence[Source], model: Model, settings: Settings) -> None:
     if left_out:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in left_out.most_common())
         tell(f"{plural(left_out.total(), 'file')} in the directories left out: {reasons}")
-    learned = training_ids(model) if settings.labels else frozenset()
+    training = training_ids(model) if settings.labels else frozenset()
     for source in listed:
         if not isinstance(source, PackedSource):
-            warn_of_names(source.ids, learned)
+            warn_of_names(source.ids, training)
             continue
         packed, trained = source.packed, model.trained
         if settings.labels and packed.digest == model.about["data_digest"]:
@@ -213,19 +214,19 @@ def warn_of(listed: Sequence[Source], model: Model, settings: Settings) -> None:
             logs.warn(f"{packed.path}: its images were prepared in another way than those of the training")
 
 
-def warn_of_names(ids: Sequence[str], learned: frozenset[str]) -> None:
-    """Warn of files whose paths end as the ids of training images do, which were relative to the prepared directory."""
-    known = [name for name in ids if any(str(end) in learned for end in _ends(PurePath(name)))]
-    if known:
-        verb = "have names" if len(known) > 1 else "has the name"
+def warn_of_names(ids: Sequence[str], training: frozenset[str]) -> None:
+    """Warn of files whose paths end in the id of a training image, its path below the prepared directory."""
+    alike = [name for name in ids if any(str(tail) in training for tail in _tails(PurePath(os.path.abspath(name))))]
+    if alike:
+        verb = "have names" if len(alike) > 1 else "has the name"
         logs.warn(
-            f"{plural(len(known), 'input')} {verb} of training images, such as {known[0]}; accuracy on them is too "
-            "high for new ones"
+            f"{plural(len(alike), 'input')} {verb} of training images, such as {alike[0]}; if they are the same "
+            "images, accuracy on them is too high for new ones"
         )
 
 
-def _ends(path: PurePath) -> Iterator[PurePath]:
-    """The path, and without its first parts."""
+def _tails(path: PurePath) -> Iterator[PurePath]:
+    """The path, then what is left of it without its first part, its first two, and so on."""
     return (PurePath(*path.parts[start:]) for start in range(len(path.parts)))
 
 

@@ -20,7 +20,7 @@ from ddhpc.data.sources.faces import FaceOptions, prepare_faces
 from ddhpc.data.sources.image_folders import ImageOptions, prepare_images
 from ddhpc.data.sources.volumes import VolumeOptions, prepare_volumes
 from ddhpc.errors import InputError
-from ddhpc.predict import Settings, check_maps, predict
+from ddhpc.predict import Settings, check_maps, predict, warn_of_names
 from ddhpc.process import Process
 from ddhpc.results.model import open_model
 from ddhpc.solver.maps import maps_wanted
@@ -337,6 +337,7 @@ def test_labels_tell_how_good_it_is(images, tmp_path):
     with h5py.File(images / "run/results.h5") as file:
         known = len(file["samples/train/id"])
     assert f"warning: {known} inputs have names of training images, such as " in done.stderr
+    assert "; if they are the same images, accuracy on them is too high for new ones" in done.stderr
     assert 0 < known < len(found)
     assert f"accuracy {100 * right / 45:.1f} % (95 % interval " in done.stdout
     packed = mpirun(0, "predict", images / "run", images / "moved.h5", "--labels", cwd=tmp_path)
@@ -344,6 +345,16 @@ def test_labels_tell_how_good_it_is(images, tmp_path):
     assert "moved.h5: holds the images of the training" in packed.stderr
     assert f"accuracy {100 * right / 45:.1f} % (95 % interval " in packed.stdout
     assert "15 more are not shown; --csv FILE writes all" in packed.stdout
+
+
+@pytest.mark.parametrize("below", ["", "train", "train/rose"])
+def test_names_of_training_images_are_told_wherever_it_runs(below, tmp_path, monkeypatch, capsys):
+    (tmp_path / "train/rose").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / below)
+    names = [os.path.relpath(tmp_path / "train/rose" / name) for name in ("1.jpg", "2.jpg")]
+    warn_of_names(names, frozenset({"train/rose/1.jpg", "rose/3.jpg"}))
+    said = capsys.readouterr().err
+    assert f"1 input has the name of training images, such as {names[0]}; if they are the same images, " in said
 
 
 def test_labels_need_the_model_alone(images, tmp_path):
