@@ -95,13 +95,12 @@ def print_run(run: Path) -> None:
 
 def print_tables(file: h5py.File, out: Console) -> None:
     """Print what a results file holds, table by table."""
-    grid = _grid_table(file)
-    laid_out = Measurement.get(out, out.options.update(max_width=WIDEST), grid).minimum <= out.width
-    local = (", val / test, laid out as the grid", grid) if laid_out else ("", _extremes(file))
-    tables = {
-        f"Accuracy of the local CNNs in %{local[0]}": local[1],
-        "Accuracy of the final decision": _fusion_table(file),
-    }
+    grid, title = _grid_table(file), "Accuracy of the local CNNs in %"
+    if Measurement.get(out, out.options.update(max_width=WIDEST), grid).maximum > out.width:
+        tables = {title: _extremes(file)}
+    else:
+        tables = {f"{title}, val / test, laid out as the grid": grid}
+    tables["Accuracy of the final decision"] = _fusion_table(file)
     classes = names(file["classes"])
     if len(classes) == 2 and "test" in file["fusion/dnn"]:
         tables[f"Test of {classes[1]} (positive) against {classes[0]}"] = binary_table(file)
@@ -136,7 +135,7 @@ def _grid_table(file: h5py.File) -> Table:
     rows = np.stack(accuracies, axis=-1).reshape(grid[0], -1, 2)
     layers = rows.shape[1] // grid[1] if len(grid) > 1 else 1
     for column in np.ndindex(grid[1:]):
-        header = f"layer {column[1]}, column {column[0]}" if len(grid) == 3 and layers > 1 else ""
+        header = f"layer {column[1]}\ncolumn {column[0]}" if len(grid) == 3 and layers > 1 else ""
         table.add_column(header, justify="center")
     for row in rows:
         table.add_row(*(f"{val:.1f} / {test:.1f}" for val, test in row))
@@ -145,16 +144,20 @@ def _grid_table(file: h5py.File) -> Table:
 
 
 def _extremes(file: h5py.File) -> Table:
-    """Instead of a grid that is wider than the terminal."""
+    """The best, worst and median local CNN, where the grid is wider than the terminal."""
     table = Table("", *SCORED)
     table.columns[0].no_wrap = True
     table.columns[1].justify = table.columns[2].justify = "right"
-    shares = [100 * file[f"local/{split}/accuracy"][...] for split in SCORED]
+    parts = prod(file["decomposition"].attrs["grid"])
+    shares = [100 * file[f"local/{split}/accuracy"][:parts] for split in SCORED]
+    if np.isnan(shares).all():
+        table.add_row("all", *["absent"] * len(SCORED))
+        return table
     for name, place in (("highest", np.nanargmax), ("lowest", np.nanargmin)):
-        found = [(n, share[n]) for share in shares for n in [int(place(share))]]
-        table.add_row(name, *(f"{share:.1f} (subdomain {n})" for n, share in found))
+        places = [int(place(share)) for share in shares]
+        table.add_row(name, *(f"{share[n]:.1f} (subdomain {n})" for share, n in zip(shares, places, strict=True)))
     table.add_row("median", *(f"{np.nanmedian(share):.1f}" for share in shares))
-    table.caption = "each of them is in local/val/accuracy and local/test/accuracy of the results file"
+    table.caption = "all are in local/val/accuracy and local/test/accuracy of the results file"
     return table
 
 
