@@ -42,8 +42,10 @@ SEVERITY = {
 CYCLE = ("CT-0", "CT-2", "CT-0", "CT-3")
 STORED_AXES = ("LPS", "LAS", "RAS", "LPI")
 SMALLEST = 32
-"""Voxels along each side, fewer of which show no chest."""
-VOXELS = "2.6 to 4 mm in plane, 4.5 to 7.3 mm between slices"
+"""Fewest voxels of a side that show a chest."""
+FIELD, HEIGHT = (380, 440), (270, 320)
+"""Millimetres in plane and across the slices, at least and at most."""
+VOXEL_SIZE = "2.6 to 4 mm in plane, 4.5 to 7.3 mm between slices"
 README = """\
 # Chest CT phantoms: synthetic, not patients
 {scans} volumes of {patients} phantoms drawn by ddhpc {version} with seed {seed}. No person was scanned for them,
@@ -54,7 +56,7 @@ and nothing learned from them says anything about people: call results on them p
 - `labels.csv`: path, label and patient of each volume; several of a patient differ in noise, sharpness and orientation
 - Hounsfield units as int16, {voxels}, stored in several orientations
 
-`python -m ddhpc prepare ct THIS_FOLDER --output phantoms.h5 --groups CT-0 CT-2,CT-3`
+`{command}`
 """
 
 
@@ -73,8 +75,10 @@ def phantom(seed: int, number: int, scan: int = 1, shape: Sequence[int] | None =
     """Phantom `number`, 1 or more, of a seed; the same whatever was drawn before.
 
     Later scans of it show the same body and disease with other noise, sharpness and stored orientation. Those of
-    another shape (voxels to the right, to the front and up) show other bodies.
+    another shape (voxels to the right, to the front and up) show other bodies. Raises InputError for a shape that no
+    phantom can have.
     """
+    _check_shape(shape)
     rng = np.random.default_rng((seed, number))
     label = CYCLE[(number - 1) % len(CYCLE)]
     grid = _grid(rng, shape)
@@ -109,10 +113,10 @@ def write_phantoms(
 
     Further scans of a patient are `<label>/study_0001_scan_2.nii.gz` and so on.
 
-    Without a shape they are of some 128x128x52 voxels, each of its own. Gives the number of volumes by label. Takes
-    about half a second and 1 MB a volume, and grows with the voxels. Raises InputError, naming the option or the
-    directory, for too few patients or scans, a seed below 0, a shape that is none of CT, and a directory that is not
-    empty or cannot be written.
+    Without a shape they are of about 128x128x52 voxels, a little different each. Gives the number of volumes by label.
+    Takes about half a second and 1 MB a volume, and grows with the voxels. Raises InputError, naming the option or the
+    directory, for too few patients or scans, a seed below 0, a shape that no phantom can have, and a directory that is
+    not empty or cannot be written.
     """
     out = Path(out)
     if patients < 3 * len(CYCLE):
@@ -121,9 +125,7 @@ def write_phantoms(
         raise InputError(f"--scans {scans}: expected at least 1")
     if seed < 0:
         raise InputError(f"--seed {seed}: expected 0 or more")
-    if shape and not (len(shape) == 3 and shape[0] == shape[1] and min(shape) >= SMALLEST):
-        shown = " ".join(map(str, shape))
-        raise InputError(f"--shape {shown}: expected three numbers from {SMALLEST}, the first two alike")
+    _check_shape(shape)
     rows = []
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -146,12 +148,33 @@ def write_phantoms(
                 patients=patients,
                 seed=seed,
                 version=__version__,
-                voxels=f"{by(tuple(shape))} voxels" if shape else VOXELS,
+                voxels=_voxel_size(shape),
+                command=prepare_command("THIS_FOLDER", shape),
             )
         )
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror or error}") from error
     return dict(sorted(Counter(label for _, label, _ in rows).items()))
+
+
+def prepare_command(folder: Path | str, shape: Sequence[int] | None) -> str:
+    """That packs the phantoms of a folder with all the voxels that they were given."""
+    sizes = f" --shape {' '.join(map(str, shape))}" if shape else ""
+    return f"python -m ddhpc prepare ct {folder} --output ct.h5{sizes} --groups CT-0 CT-2,CT-3"
+
+
+def _check_shape(shape: Sequence[int] | None) -> None:
+    if shape and not (len(shape) == 3 and shape[0] == shape[1] and min(shape) >= SMALLEST):
+        shown = " ".join(map(str, shape))
+        raise InputError(f"--shape {shown}: expected three numbers of {SMALLEST} or more, the first two equal")
+
+
+def _voxel_size(shape: Sequence[int] | None) -> str:
+    if not shape:
+        return VOXEL_SIZE
+    sides = ((FIELD, shape[0]), (HEIGHT, shape[2]))
+    plane, between = (" to ".join(f"{length / count:.2g}" for length in lengths) for lengths, count in sides)
+    return f"{by(tuple(shape))} voxels, {plane} mm in plane, {between} mm between slices"
 
 
 def _save(path: Path, drawn: Phantom) -> None:
@@ -166,7 +189,7 @@ def _save(path: Path, drawn: Phantom) -> None:
 
 def _grid(rng: np.random.Generator, shape: Sequence[int] | None) -> Grid:
     count, slices = (shape[0], shape[2]) if shape else (int(rng.integers(112, 145)), int(rng.integers(44, 61)))
-    step, thick = rng.uniform(380, 440) / count, rng.uniform(270, 320) / slices
+    step, thick = rng.uniform(*FIELD) / count, rng.uniform(*HEIGHT) / slices
     shift = rng.normal(0, 8, 2)
     return Grid(
         shape=(count, count, slices),

@@ -193,6 +193,24 @@ def test_what_is_written(written):
     assert max(path.stat().st_size for path in written.glob("CT-*/*")) < 2.5e6
 
 
+@pytest.mark.parametrize(
+    ("shape", "told", "command"),
+    [
+        (None, "2.6 to 4 mm in plane", "THIS_FOLDER --output ct.h5 --groups"),
+        (
+            (32, 32, 40),
+            "32x32x40 voxels, 12 to 14 mm in plane, 6.8 to 8 mm",
+            " --output ct.h5 --shape 32 32 40 --groups",
+        ),
+    ],
+)
+def test_what_is_written_tells_its_voxels_and_how_to_keep_them(tmp_path, shape, told, command):
+    write_phantoms(tmp_path / "x", patients=12, shape=shape)
+    said = (tmp_path / "x/README.md").read_text()
+    assert told in said
+    assert command in said
+
+
 def test_prepare_takes_the_folder_and_the_table(written, tmp_path):
     options = {"shape": (16, 16, 8), "groups": ("CT-0", "CT-2,CT-3"), "overwrite": True, "on_error": "stop"}
     folder = packed_by(prepare_volumes, VolumeOptions, written, tmp_path / "x.h5", **options)
@@ -210,13 +228,16 @@ def test_prepare_takes_the_folder_and_the_table(written, tmp_path):
     [
         ({"patients": 11}, "--patients 11: expected at least 12"),
         ({"seed": -1}, "--seed -1: expected 0 or more"),
-        ({"shape": (64, 48, 32)}, "--shape 64 48 32: expected three numbers from 32, the first two alike"),
-        ({"shape": (64, 64, 16)}, "--shape 64 64 16: expected three numbers from 32"),
+        ({"shape": (64, 48, 32)}, "--shape 64 48 32: expected three numbers of 32 or more, the first two equal"),
+        ({"shape": (64, 64, 16)}, "--shape 64 64 16: expected three numbers of 32"),
     ],
 )
 def test_bad_options_are_named(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         write_phantoms(tmp_path / "new", **options)
+    if "shape" in options:
+        with pytest.raises(InputError, match=message):
+            phantom(0, 2, **options)
     assert not (tmp_path / "new").exists()
 
 
