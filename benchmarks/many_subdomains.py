@@ -9,20 +9,19 @@ and timed afterwards. Prints a table.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Sequence
 from pathlib import Path
+from subprocess import DEVNULL
+from tempfile import TemporaryDirectory
 
 import h5py
 import numpy as np
 import torch
+from jobs import row, seconds, size
 
 from ddhpc.data.packed import SPLITS
 from ddhpc.data.packed.writer import Contents, Split, write_packed
+from ddhpc.results.format import PHASES
 from ddhpc.results.provenance import processor
 
 TINY = """
@@ -39,40 +38,21 @@ OPTIONS = [
 SAMPLES = (96, 30, 33)
 
 
-def seconds(command: Sequence[object], work: Path) -> float:
-    """In which a command succeeds."""
-    began = time.perf_counter()
-    variables = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([str(word) for word in command], cwd=work, check=True, stdout=subprocess.DEVNULL, env=variables)
-    return time.perf_counter() - began
-
-
 def job(ranks: int, parts: int, work: Path) -> None:
     """Train, report, and print a row."""
     python, run = [sys.executable, "-m", "ddhpc"], f"{ranks}x{parts}"
     options = [*OPTIONS, "--decomposition.grid", parts, parts, "--output", run]
-    whole = seconds(["mpirun", "-n", ranks, *python, *options], work)
+    whole = seconds(["mpirun", "-n", ranks, *python, *options], cwd=work, stdout=DEVNULL)
     with h5py.File(work / run / "results.h5") as file:
-        phases = file["timing/seconds"][...].max(axis=0).tolist()
-    size = sum(path.stat().st_size for path in (work / run).rglob("*")) / 2**20
-    report = seconds([*python, "report", run], work)
-    cells = [
-        f"{parts**2:,}",
-        ranks,
-        *(f"{phase:.1f}" for phase in phases),
-        f"{whole:.0f}",
-        f"{size:.0f}",
-        f"{report:.0f}",
-    ]
-    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+        phases = [f"{phase:.1f}" for phase in file["timing/seconds"][...].max(axis=0)]
+    kept = size(work / run) / 2**20
+    report = seconds([*python, "report", run], cwd=work, stdout=DEVNULL)
+    row(f"{parts**2:,}", ranks, *phases, f"{whole:.0f}", f"{kept:.0f}", f"{report:.0f}")
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", nargs="+", default=["2x32", "2x64", "64x32"])
-    given = parser.parse_args()
-    work, rng = Path(tempfile.mkdtemp()), np.random.default_rng(0)
+def pack_noise(work: Path) -> None:
+    """Write `noise.h5`, and the network `tiny`."""
+    rng = np.random.default_rng(0)
     (work / "tiny.py").write_text(TINY)
     splits = {
         split: Split(
@@ -84,11 +64,22 @@ def main() -> None:
     }
     about = {"classes": tuple("abc"), "image_shape": (128, 128), "channels": 1, "dtype": "uint8", "source": "noise"}
     write_packed(work / "noise.h5", Contents(splits=splits, **about))
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", nargs="+", default=["2x32", "2x64", "64x32"])
+    given = parser.parse_args()
     print(f"{processor()}, torch {torch.__version__}; slowest rank of each phase\n")
-    heads = "subdomains | ranks | start-up | read | train | wait | write | gather | coarse | whole, s | MiB | report, s"
-    print(f"| {heads} |\n|{'---|' * 12}")
-    for each in given.jobs:
-        job(*map(int, each.split("x")), work)
+    heads = ["subdomains", "ranks", *PHASES, "whole, s", "MiB", "report, s"]
+    row(*heads)
+    row(*["---"] * len(heads))
+    with TemporaryDirectory() as folder:
+        work = Path(folder)
+        pack_noise(work)
+        for each in given.jobs:
+            job(*map(int, each.split("x")), work)
 
 
 if __name__ == "__main__":
