@@ -1,7 +1,7 @@
 """The configuration: frozen dataclasses, one a section, read from a recipe, a YAML file and the command line."""
 
 from ddhpc.config.configuration import BEFORE, CODE, DIGESTS, IDENTITY, SECTIONS, Config, with_older
-from ddhpc.config.problem import Data, Decomposition, Model
+from ddhpc.config.problem import Balance, Data, Decomposition, Model
 from ddhpc.config.run import Run
 from ddhpc.config.training import Coarse, Coherent, Local
 
@@ -11,6 +11,7 @@ __all__ = [
     "DIGESTS",
     "IDENTITY",
     "SECTIONS",
+    "Balance",
     "Coarse",
     "Coherent",
     "Config",

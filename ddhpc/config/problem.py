@@ -8,6 +8,9 @@ from typing import Literal
 
 from ddhpc.config.checks import require
 
+Balance = Literal["blocks", "even"]
+"""What is of equal extent, see `method.decomposition.blocks`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
@@ -40,7 +43,7 @@ class Decomposition:
     overlap: int = 2
     """Pixels (voxels) that a subdomain extends beyond its block on every interior side."""
 
-    balance: Literal["blocks", "even"] = "blocks"
+    balance: Balance = "blocks"
     """blocks, as in the paper: equal blocks, so that windows inside are larger than those at the edge of the image, by
     the overlap on one side more. even: equal windows, to a pixel, so that local CNNs take equally long; the blocks are
     smaller inside, the overlap stays."""

@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product
 from math import atan2, ceil, cos, prod, radians, sin
-from typing import Literal
 
 import numpy as np
 
+from ddhpc.config import Balance
 from ddhpc.errors import InputError
 
 Window = tuple[slice, ...]
-Balance = Literal["blocks", "even"]
-"""What is of equal extent; see `windows`."""
 
 TINY = 1e-9
 """Pixels that rounding may add to a whole number of them."""

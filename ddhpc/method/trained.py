@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ddhpc import models
-from ddhpc.config import Coarse
-from ddhpc.method.decomposition import Balance, Window, blocks, extent, whole
+from ddhpc.config import Balance, Coarse
+from ddhpc.method.decomposition import Window, blocks, extent, whole
 from ddhpc.method.problem import Problem
 
 if TYPE_CHECKING:

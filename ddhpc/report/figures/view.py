@@ -13,7 +13,8 @@ from itertools import product
 
 import numpy as np
 
-from ddhpc.method.decomposition import Balance, Window, blocks, windows
+from ddhpc.config import Balance
+from ddhpc.method.decomposition import Window, blocks, windows
 
 
 @dataclass(frozen=True, kw_only=True)
