@@ -158,7 +158,11 @@ def test_even_windows_are_those_of_the_run_and_its_model(small, tmp_path):
     assert verify(run.path) == []
     with h5py.File(run.path / "results.h5") as file:
         lower, upper = (file[f"decomposition/{side}"][:, 0].tolist() for side in ("lower", "upper"))
+        assert file["decomposition"].attrs["balance"] == "even"
     assert (lower, upper) == ([0, 4, 8, 11], [6, 10, 13, 16])
+    again = mpirun(0, "coarse", run.path, "--output", tmp_path / "again", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert verify(tmp_path / "again") == []
     found = ddhpc.predict(run.path, [small])
     test = [n for n, name in enumerate(found.ids) if name.startswith("test/")]
     assert np.allclose(found.decisions[test], run.decisions("test"), atol=1e-6)

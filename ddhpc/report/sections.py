@@ -7,7 +7,6 @@ from functools import partial
 import h5py
 import numpy as np
 
-from ddhpc.config import Config
 from ddhpc.method.metrics import scores
 from ddhpc.report.ablation import ablation
 from ddhpc.report.dependence import dependence
@@ -18,7 +17,7 @@ from ddhpc.report.metrics import metrics
 from ddhpc.report.picture import Pictures
 from ddhpc.report.pooled import pooled
 from ddhpc.report.section import OLD, Asked, Section
-from ddhpc.results import has_coarse_image, names, patients
+from ddhpc.results import balance, has_coarse_image, names, patients
 from ddhpc.results.cost import critical_path, differences, machine
 from ddhpc.wording import by, duration, percent
 
@@ -56,7 +55,7 @@ def _domain(file: h5py.File, pictures: Pictures) -> Domain:
         shape=shape,
         grid=grid,
         overlap=int(attributes["overlap"]),
-        balance=Config.from_yaml(file.attrs["config"]).decomposition.balance,
+        balance=balance(file),
         coarse_shape=coarse,
         patient=pictures.orientation is not None,
         marked=pictures.orientation == "of the file",

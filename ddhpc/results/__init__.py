@@ -25,6 +25,7 @@ from ddhpc.results.lock import counted, earlier_jobs, lock
 from ddhpc.results.pooled import Pooled, fold_of, pool
 from ddhpc.results.reader import has_coarse_image, names, open_results, patients, verify
 from ddhpc.results.run_directory import FILE, PART, begin, file_system, is_finished, run_directory
+from ddhpc.results.schema import balance
 from ddhpc.results.writer import Outcome, Timing, check_own, finish, local_slabs, write_local
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Outcome",
     "Pooled",
     "Timing",
+    "balance",
     "begin",
     "check_alike",
     "check_own",

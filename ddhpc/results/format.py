@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from ddhpc.config import Balance
 from ddhpc.data.hdf5 import text
 from ddhpc.data.packed import SPLITS
 from ddhpc.method.decomposition import Window, bounds
@@ -76,6 +77,7 @@ class Layout:
     decomposition: list[Window]
     grid: tuple[int, ...]
     overlap: int
+    balance: Balance
     image_shape: tuple[int, ...]
     coarse_shape: tuple[int, ...]
     """Pixels of the coarse image, which is the last subdomain; empty without one."""
@@ -169,7 +171,8 @@ def _final_groups(layout: Layout) -> list[str]:
 def _create_decomposition(file: h5py.File, layout: Layout) -> None:
     lower, upper = bounds(layout.decomposition)
     decomposition = file.create_group("decomposition")
-    decomposition.attrs.update(grid=layout.grid, overlap=layout.overlap, image_shape=layout.image_shape)
+    cut = {name: getattr(layout, name) for name in ("grid", "overlap", "balance", "image_shape")}
+    decomposition.attrs.update(cut)
     decomposition.attrs["coarse_image"] = bool(layout.coarse_shape)
     if layout.coarse_shape:
         decomposition.attrs["coarse_shape"] = layout.coarse_shape

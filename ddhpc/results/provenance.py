@@ -56,6 +56,7 @@ def describe_run(problem: Problem, comm: Communicator, place: Place) -> results.
         decomposition=problem.decomposition,
         grid=config.decomposition.grid,
         overlap=config.decomposition.overlap,
+        balance=config.decomposition.balance,
         image_shape=packed.image_shape,
         coarse_shape=problem.coarse.image_shape if problem.coarse else (),
         labels=packed.labels,

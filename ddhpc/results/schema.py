@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from math import prod
+from typing import cast, get_args
 
 import h5py
 import numpy as np
 
-from ddhpc.config import Config
+from ddhpc.config import Balance, Config
 from ddhpc.data.hdf5 import attribute, check_self_contained, decoded
 from ddhpc.data.packed import SPLITS
 from ddhpc.method.decomposition import bounds, whole, windows
@@ -97,7 +98,7 @@ KNOWN: dict[str, dict[str, type]] = {
         "weights_digest": str,
         **dict.fromkeys(("threads", "folds"), int),
     },
-    "decomposition": {"coarse_image": int},
+    "decomposition": {"coarse_image": int, "balance": str},
     "timing": {"coherent": float, "jobs": int},
     "fusion/dnn/val": dict.fromkeys(("above_mean", "above_mean_error"), float),
     **{f"fusion/{fusion}": {"temperature": float} for fusion in FINAL.values()},
@@ -187,11 +188,18 @@ def _check_decomposition(file: h5py.File, dimensions: int) -> None:
         raise ValueError(f"its grid {parts} does not fit to {len(lower)} windows in {dimensions} dimensions")
     if coarse and len(_vector(file["decomposition"], "coarse_shape", WHOLE)) != dimensions:
         raise ValueError(f"its coarse image does not have {dimensions} dimensions")
-    balance = Config.from_yaml(file.attrs["config"]).decomposition.balance
-    subdomains = windows(size, parts, int(file["decomposition"].attrs["overlap"]), balance)
+    subdomains = windows(size, parts, int(file["decomposition"].attrs["overlap"]), balance(file))
     found = bounds([*subdomains, *[whole(size)] * coarse])
     if not (np.array_equal(found[0], lower) and np.array_equal(found[1], upper)):
         raise ValueError(f"its windows are not those of the grid {parts} on images of {size}")
+
+
+def balance(file: h5py.File) -> Balance:
+    """What is of equal extent in a results file; equal blocks in older ones, which do not tell."""
+    found = attribute(file["decomposition"], "balance", str) or "blocks"
+    if found not in get_args(Balance):
+        raise ValueError(f"its balance {found[:20]} is none of {', '.join(get_args(Balance))}")
+    return cast(Balance, found)
 
 
 def _vector(item: h5py.HLObject, name: str, kinds: str) -> np.ndarray:

@@ -128,6 +128,7 @@ def _layout(file: h5py.File, config: Config, features: int) -> results.Layout:
         decomposition=[tuple(map(slice, low, high)) for low, high in zip(lower, upper, strict=True)],
         grid=tuple(decomposition.attrs["grid"].tolist()),
         overlap=int(decomposition.attrs["overlap"]),
+        balance=results.balance(file),
         image_shape=tuple(decomposition.attrs["image_shape"].tolist()),
         coarse_shape=tuple(decomposition.attrs["coarse_shape"].tolist()) if results.has_coarse_image(file) else (),
         labels={split: file[f"samples/{split}/label"][...] for split in SPLITS},

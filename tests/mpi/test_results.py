@@ -49,6 +49,7 @@ def layout():
         decomposition=windows(SHAPE, GRID, 1),
         grid=GRID,
         overlap=1,
+        balance="blocks",
         image_shape=SHAPE,
         coarse_shape=(),
         labels={split: rng.integers(0, CLASSES, count) for split, count in SAMPLES.items()},

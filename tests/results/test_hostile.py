@@ -7,7 +7,7 @@ import pytest
 from ddhpc.cli import main
 from ddhpc.errors import InputError
 from ddhpc.report.summary import facts, summary
-from ddhpc.results import open_results
+from ddhpc.results import balance, open_results
 from ddhpc.tables.comparison import row
 from ddhpc.tables.run import inspect_run
 from tests.conftest import pack_small
@@ -67,6 +67,8 @@ def spoil(path, kind):
             file["decomposition"].attrs["grid"] = [7, 7]
         elif kind == "windows":
             file["decomposition/upper"][0] = 3
+        elif kind == "balance":
+            file["decomposition"].attrs["balance"] = "odd"
         elif kind == "nothing but absent":
             file["local/val/accuracy"][...] = np.nan
         elif kind == "phases":
@@ -96,6 +98,7 @@ def spoil(path, kind):
         ("labels", "its labels of test are 0 to 99, of 3 classes"),
         ("grid", r"its grid \[7, 7\] does not fit to 2 windows in 2 dimensions"),
         ("windows", r"its windows are not those of the grid \[1, 2\]"),
+        ("balance", "its balance odd is none of blocks, even"),
         ("nothing but absent", "its dataset local/val/accuracy holds no number of any subdomain"),
         ("phases", "its phases are not among startup"),
         ("no UTF-8", "its dataset classes is no text in UTF-8"),
@@ -108,6 +111,13 @@ def test_what_it_lacks_is_named(kind, reason, file):
     spoil(file, kind)
     with pytest.raises(InputError, match=f"^{file}: [^\n]*{reason}[^\n]*$"):
         open_results(file)
+
+
+def test_of_an_older_file_without_a_balance_blocks_are_equal(file):
+    with h5py.File(file, "r+") as opened:
+        del opened["decomposition"].attrs["balance"]
+    with open_results(file) as opened:
+        assert balance(opened) == "blocks"
 
 
 def spoilings(path):
