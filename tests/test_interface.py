@@ -166,4 +166,4 @@ def test_even_windows_are_those_of_the_run_and_its_model(small, tmp_path):
     found = ddhpc.predict(run.path, [small])
     test = [n for n, name in enumerate(found.ids) if name.startswith("test/")]
     assert np.allclose(found.decisions[test], run.decisions("test"), atol=1e-6)
-    assert open_model(run.path).trained.blocks[0] == [slice(0, 5), slice(5, 9), slice(9, 12), slice(12, 16)]
+    assert open_model(run.path).trained.sides[0] == [slice(0, 5), slice(5, 9), slice(9, 12), slice(12, 16)]

@@ -9,7 +9,7 @@ from typing import Literal
 from ddhpc.config.checks import require
 
 Balance = Literal["blocks", "even"]
-"""What is of equal extent, see `method.decomposition.blocks`."""
+"""What is of equal extent, see `method.decomposition.sides`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,10 +55,11 @@ def team_of(subdomains: int, ranks: int, rank: int) -> tuple[int, range]:
     return next((subdomain, members) for subdomain, members in enumerate(teams) if rank in members)
 
 
-def blocks(
+def sides(
     image_shape: Sequence[int], grid: Sequence[int], overlap: int = 0, balance: Balance = "blocks"
 ) -> list[list[slice]]:
-    """The blocks along each of the d dimensions; each block of the image is a product of one of each.
+    """The sides of the blocks, by dimension; a block of the image takes one side of each. The overlap is one that
+    `windows` allows.
 
     Equal blocks have windows that differ: an interior block is extended on both of its sides, one at the edge of the
     image on one side alone. Equal windows share the pixels of the image and those that lie in two windows, 2 * overlap
@@ -66,21 +67,21 @@ def blocks(
     blocks cover every pixel exactly once, and each window is its block extended by the overlap.
 
     Example:
-        >>> blocks((28,), (4,), overlap=2, balance="blocks")
+        >>> sides((28,), (4,), overlap=2, balance="blocks")
         [[slice(0, 7, None), slice(7, 14, None), slice(14, 21, None), slice(21, 28, None)]]
-        >>> blocks((28,), (4,), overlap=2, balance="even")
+        >>> sides((28,), (4,), overlap=2, balance="even")
         [[slice(0, 8, None), slice(8, 14, None), slice(14, 20, None), slice(20, 28, None)]]
     """
     within = overlap if balance == "even" else 0
     return [_along(size, parts, within) for size, parts in zip(image_shape, grid, strict=True)]
 
 
-def _along(size: int, parts: int, within: int) -> list[slice]:
-    """Blocks along one dimension, whose windows with an overlap of `within` differ by one pixel at most."""
+def _along(size: int, parts: int, overlap: int) -> list[slice]:
+    """Blocks along one dimension whose windows, with this overlap, are equal to a pixel; 0 makes the blocks equal."""
     found = []
     for index in range(parts):
-        lower, upper = (bound - 2 * within * index for bound in block(size + 2 * within * (parts - 1), parts, index))
-        found.append(slice(lower + within * (index > 0), upper - within * (index < parts - 1)))
+        lower, upper = (bound - 2 * overlap * index for bound in block(size + 2 * overlap * (parts - 1), parts, index))
+        found.append(slice(lower + overlap * (index > 0), upper - overlap * (index < parts - 1)))
     return found
 
 
@@ -93,7 +94,7 @@ def windows(
         image_shape: pixels (voxels) along each of the d dimensions.
         grid: subdomains along each dimension.
         overlap: pixels that a window extends beyond its block on every interior side.
-        balance: blocks of equal extent, or windows of equal extent (even), to a pixel; see `blocks`.
+        balance: blocks of equal extent, or windows of equal extent (even), to a pixel; see `sides`.
 
     Returns:
         prod(grid) tuples of d slices into the image. Without overlap they cover every pixel exactly once.
@@ -120,23 +121,21 @@ def windows(
         raise InputError(
             f"--decomposition.grid {shown}: expected 1 to as many subdomains as pixels along each dimension of {pixels}"
         )
-    # of equal windows an interior block has at least (size + 2 * overlap * (parts - 1)) // parts - 2 * overlap pixels
-    most = min(
-        (
-            size // (parts + 2 if balance == "even" and parts > 2 else parts)
-            for size, parts in zip(image_shape, grid, strict=True)
-            if parts > 1
-        ),
-        default=overlap,
-    )
-    if not 0 <= overlap <= most:
+    # an interior block of equal windows has at least `overlap` pixels as long as overlap <= size // (parts + 2)
+    limits = [
+        size // (parts + 2 if balance == "even" and parts > 2 else parts)
+        for size, parts in zip(image_shape, grid, strict=True)
+        if parts > 1
+    ]
+    if overlap < 0 or (limits and overlap > min(limits)):
+        expected = f"0 to {min(limits)}" if limits else "0 or more"
         raise InputError(
-            f"--decomposition.overlap {overlap}: expected 0 to {most} pixels, so that no window of the grid {shown} on "
+            f"--decomposition.overlap {overlap}: expected {expected} pixels, so that no window of the grid {shown} on "
             f"images of {pixels} reaches past its neighbour"
         )
     edges = [
-        [slice(max(side.start - overlap, 0), min(side.stop + overlap, size)) for side in sides]
-        for size, sides in zip(image_shape, blocks(image_shape, grid, overlap, balance), strict=True)
+        [slice(max(side.start - overlap, 0), min(side.stop + overlap, size)) for side in along]
+        for size, along in zip(image_shape, sides(image_shape, grid, overlap, balance), strict=True)
     ]
     return [tuple(window) for window in product(*edges)]
 

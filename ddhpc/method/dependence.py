@@ -37,12 +37,12 @@ def drops(decide: Callable[[np.ndarray], np.ndarray], local: np.ndarray, usual: 
     return found.reshape(samples, subdomains)
 
 
-def spread(values: np.ndarray, blocks: Sequence[Sequence[slice]], seen: Sequence[np.ndarray]) -> np.ndarray:
+def spread(values: np.ndarray, sides: Sequence[Sequence[slice]], seen: Sequence[np.ndarray]) -> np.ndarray:
     """A value for each subdomain, laid over the pixels of its block without overlap.
 
     Args:
         values: [N], of the subdomains of the grid, row-major.
-        blocks: along each of the d dimensions of the image that the decomposition cuts.
+        sides: of the blocks, by dimension of the image that the decomposition cuts, see `decomposition.sides`.
         seen: along each dimension, for every pixel of a second image: that of the first one at its centre, -1 where
             there is none; [size] int64.
 
@@ -50,14 +50,14 @@ def spread(values: np.ndarray, blocks: Sequence[Sequence[slice]], seen: Sequence
         [*sizes] float32 over the second image; 0 where the first one has no pixel.
 
     Example:
-        >>> from ddhpc.method.decomposition import blocks
-        >>> spread(np.array([1.0, 2.0]), blocks((1, 4), (1, 2)), [np.array([0]), np.array([-1, 0, 1, 2, 3])]).tolist()
+        >>> from ddhpc.method.decomposition import sides
+        >>> spread(np.array([1.0, 2.0]), sides((1, 4), (1, 2)), [np.array([0]), np.array([-1, 0, 1, 2, 3])]).tolist()
         [[0.0, 1.0, 1.0, 2.0, 2.0]]
     """
-    grid = tuple(map(len, blocks))
+    grid = tuple(map(len, sides))
     padded = np.pad(values.reshape(grid).astype(np.float32), [(0, 1)] * len(grid))
     block_of = []
-    for sides, places in zip(blocks, seen, strict=True):
-        owner = np.repeat(np.arange(len(sides)), [side.stop - side.start for side in sides])
-        block_of.append(np.where(places < 0, len(sides), owner[places]))
+    for along, places in zip(sides, seen, strict=True):
+        owner = np.repeat(np.arange(len(along)), [side.stop - side.start for side in along])
+        block_of.append(np.where(places < 0, len(along), owner[places]))
     return np.asarray(padded[np.ix_(*block_of)])

@@ -10,7 +10,7 @@ import numpy as np
 
 from ddhpc import models
 from ddhpc.config import Balance, Coarse
-from ddhpc.method.decomposition import Window, blocks, extent, whole
+from ddhpc.method.decomposition import Window, extent, sides, whole
 from ddhpc.method.problem import Problem
 
 if TYPE_CHECKING:
@@ -77,9 +77,9 @@ class Trained:
         return len(self.decomposition)
 
     @property
-    def blocks(self) -> list[list[slice]]:
-        """Along each dimension of the image, see `decomposition.blocks`."""
-        return blocks(self.image_shape, self.grid, self.overlap, self.balance)
+    def sides(self) -> list[list[slice]]:
+        """Of the blocks, by dimension of the image, see `decomposition.sides`."""
+        return sides(self.image_shape, self.grid, self.overlap, self.balance)
 
     @property
     def image_bytes(self) -> int:

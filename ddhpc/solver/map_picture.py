@@ -38,12 +38,12 @@ class Picture:
     """Left, upper, right and lower edge of what becomes the prepared image, in pixels of `image`."""
 
 
-def draw(picture: Picture, blocks: Sequence[Sequence[slice]], values: np.ndarray, said: Sequence[str]) -> Image.Image:
+def draw(picture: Picture, sides: Sequence[Sequence[slice]], values: np.ndarray, said: Sequence[str]) -> Image.Image:
     """The map, RGB.
 
     Args:
         picture: drawn on.
-        blocks: along the rows and the columns of the prepared image, which the decomposition cuts.
+        sides: of the blocks, along the rows and the columns of the prepared image, which the decomposition cuts.
         values: [N], from -1 to 1, of the subdomains of the grid.
         said: lines above the colours of the legend.
     """
@@ -55,8 +55,8 @@ def draw(picture: Picture, blocks: Sequence[Sequence[slice]], values: np.ndarray
     most = max(float(np.abs(values).max()), LEAST)
     across, down = width / picture.image.width, height / picture.image.height
     left, upper, right, lower = picture.seen
-    rows = _ends(blocks[0], upper * down, lower * down)
-    columns = _ends(blocks[1], left * across, right * across)
+    rows = _ends(sides[0], upper * down, lower * down)
+    columns = _ends(sides[1], left * across, right * across)
     boxes = [(x0, y0, x1, y1) for (y0, y1), (x0, x1) in product(rows, columns)]
     canvas = Image.alpha_composite(canvas, _coloured((width, height), boxes, values / most)).convert("RGB")
     _write_values(canvas, boxes, values)

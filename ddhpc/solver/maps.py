@@ -146,12 +146,12 @@ class Maps:
             coarse = "".join(f"; coarse image {points(value)}" for value in rest)
             said = [visible(decided), f"points of it that are lost without a block{coarse}"]
             file = io.BytesIO()
-            draw(image, trained.blocks, over_grid, said).save(file, "PNG")
+            draw(image, trained.sides, over_grid, said).save(file, "PNG")
             return file.getvalue()
         from ddhpc.data.sources.volume_frame import compressed
 
         coarse = "".join(f"; coarse image {value:+.3f}" for value in rest)
-        values = spread(over_grid, trained.blocks, image.seen)
+        values = spread(over_grid, trained.sides, image.seen)
         return compressed(image, values, f"{decided}; lost of it without a block{coarse}")
 
     def finish(self) -> None:

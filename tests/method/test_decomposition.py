@@ -2,32 +2,33 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ddhpc.errors import InputError
 from ddhpc.method.decomposition import (
     block,
-    blocks,
     bounds,
     count_pixels,
     extent,
     grow,
     owned,
     rotation_margins,
+    sides,
     team_of,
     windows,
 )
 
 
 @st.composite
-def images_and_grids(draw, with_overlap=True):
+def images_and_grids(draw, balance="blocks", with_overlap=True):
     """An image shape in 2D or 3D, a grid that fits it, and an overlap that its blocks allow."""
     dimensions = draw(st.sampled_from((2, 3)))
     shape = tuple(draw(st.integers(1, 23)) for _ in range(dimensions))
     grid = tuple(draw(st.integers(1, size)) for size in shape)
-    smallest = min((size // parts for size, parts in zip(shape, grid, strict=True) if parts > 1), default=5)
-    return shape, grid, draw(st.integers(0, smallest)) if with_overlap else 0
+    more = 2 if balance == "even" else 0
+    limits = [size // (parts + more * (parts > 2)) for size, parts in zip(shape, grid, strict=True) if parts > 1]
+    return shape, grid, draw(st.integers(0, min(limits, default=5))) if with_overlap else 0
 
 
 @given(images_and_grids(with_overlap=False))
@@ -56,16 +57,12 @@ def test_numbering_is_row_major_and_blocks_are_balanced(case):
     assert ((upper - lower).max(axis=0) - (upper - lower).min(axis=0) <= 1).all()
 
 
-@given(images_and_grids(), st.sampled_from(("blocks", "even")))
-def test_blocks_cover_every_pixel_once_and_windows_are_blocks_with_their_overlap(case, balance):
-    shape, grid, overlap = case
-    try:
-        found = windows(shape, grid, overlap, balance)
-    except InputError:
-        assume(False)
+@given(st.sampled_from(("blocks", "even")).flatmap(lambda each: st.tuples(images_and_grids(each), st.just(each))))
+def test_blocks_cover_every_pixel_once_and_windows_are_blocks_with_their_overlap(case):
+    (shape, grid, overlap), balance = case
     covered = np.zeros(shape, dtype=int)
-    within = list(product(*blocks(shape, grid, overlap, balance)))
-    for inner, outer, place in zip(within, found, np.ndindex(grid), strict=True):
+    within = list(product(*sides(shape, grid, overlap, balance)))
+    for inner, outer, place in zip(within, windows(shape, grid, overlap, balance), np.ndindex(grid), strict=True):
         covered[inner] += 1
         for block_side, side, index, parts in zip(inner, outer, place, grid, strict=True):
             assert block_side.start - side.start == overlap * (index > 0)
@@ -73,26 +70,19 @@ def test_blocks_cover_every_pixel_once_and_windows_are_blocks_with_their_overlap
     assert (covered == 1).all()
 
 
-@given(images_and_grids())
+@given(images_and_grids("even"))
 def test_even_windows_differ_by_a_pixel_and_none_is_larger_than_the_largest_of_equal_blocks(case):
     shape, grid, overlap = case
-    try:
-        even = np.array([extent(window) for window in windows(shape, grid, overlap, "even")])
-    except InputError:
-        assume(False)
+    even = np.array([extent(window) for window in windows(shape, grid, overlap, "even")])
     assert (even.max(axis=0) - even.min(axis=0) <= 1).all()
     equal_blocks = np.array([extent(window) for window in windows(shape, grid, overlap)])
     assert (even.max(axis=0) <= equal_blocks.max(axis=0)).all()
 
 
-@given(images_and_grids())
+@given(images_and_grids("even"))
 def test_no_even_window_reaches_past_its_neighbour(case):
     shape, grid, overlap = case
-    try:
-        windows(shape, grid, overlap, "even")
-    except InputError:
-        assume(False)
-    within = [side for sides in blocks(shape, grid, overlap, "even") if len(sides) > 1 for side in sides]
+    within = [side for along in sides(shape, grid, overlap, "even") if len(along) > 1 for side in along]
     assert all(side.stop - side.start >= max(overlap, 1) for side in within)
 
 
@@ -114,6 +104,8 @@ def test_a_window_that_touches_its_neighbours_far_side_is_the_largest():
 
 def test_overlap_does_not_matter_where_nothing_is_cut():
     assert windows((8, 9), (1, 1), 100) == [(slice(0, 8), slice(0, 9))]
+    with pytest.raises(InputError, match=r"--decomposition.overlap -1: expected 0 or more pixels"):
+        windows((8, 9), (1, 1), -1)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import numpy as np
 
-from ddhpc.method.decomposition import blocks, windows
+from ddhpc.method.decomposition import sides, windows
 from ddhpc.method.dependence import drops, spread
 from ddhpc.method.fusions import BLOCK, mean
 
@@ -52,11 +52,11 @@ def test_values_are_spread_over_blocks():
     """Blocks of several sizes, as seen by an image of its own, by one of twice its size, and by one that is larger."""
     shape, grid = (7, 5, 4), (3, 2, 1)
     values = np.arange(1.0, 7.0)
-    own = spread(values, blocks(shape, grid), [np.arange(size) for size in shape])
+    own = spread(values, sides(shape, grid), [np.arange(size) for size in shape])
     assert (own.dtype, own.shape) == (np.float32, shape)
     for value, block in zip(values, windows(shape, grid), strict=True):
         assert (own[block] == value).all()
-    twice = spread(values, blocks(shape, grid), [np.arange(2 * size) // 2 for size in shape])
+    twice = spread(values, sides(shape, grid), [np.arange(2 * size) // 2 for size in shape])
     assert np.array_equal(twice, own.repeat(2, 0).repeat(2, 1).repeat(2, 2))
-    larger = spread(values, blocks(shape, grid), [np.array([-1, *range(size), -1]) for size in shape])
+    larger = spread(values, sides(shape, grid), [np.array([-1, *range(size), -1]) for size in shape])
     assert np.array_equal(larger, np.pad(own, 1))

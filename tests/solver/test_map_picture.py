@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from ddhpc.method.decomposition import blocks
+from ddhpc.method.decomposition import sides
 from ddhpc.solver.map_picture import FONT_SIZE, Picture, draw, points
 
 GREY = 120
@@ -18,7 +18,7 @@ def test_each_block_has_its_colour_where_the_image_was_seen():
     """50 x 40 pixels, ten each: the middle 40 x 40 became 8 x 7 pixels, cut into 4 + 4 columns and 3 + 2 + 2 rows."""
     image = Image.new("RGB", (50, 40), (GREY, GREY, GREY))
     values = np.array([0.5, -0.25, 0.001, 0.0, -0.5, 0.1])
-    drawn = draw(Picture(image=image, seen=(5, 0, 45, 40)), blocks((7, 8), (3, 2)), values, ["class", "more"])
+    drawn = draw(Picture(image=image, seen=(5, 0, 45, 40)), sides((7, 8), (3, 2)), values, ["class", "more"])
     assert drawn.size == (500, 400 + 76)
     found = np.asarray(drawn).astype(float)
     rows, columns = [0, 400 * 3 / 7, 400 * 5 / 7, 400], [50, 250, 450]
@@ -36,9 +36,9 @@ def test_each_block_has_its_colour_where_the_image_was_seen():
 def test_small_values_are_pale_and_large_images_small():
     image = Image.new("L", (4000, 1000), GREY)
     values = np.array([0.001, -0.0005])
-    drawn = np.asarray(
-        draw(Picture(image=image, seen=(0, 0, 4000, 1000)), blocks((10, 40), (1, 2)), values, [])
-    ).astype(float)
+    drawn = np.asarray(draw(Picture(image=image, seen=(0, 0, 4000, 1000)), sides((10, 40), (1, 2)), values, [])).astype(
+        float
+    )
     assert drawn.shape == (256 + 36, 1024, 3)
     assert np.abs(drawn[128, 300] - mixed(SPOKE, 0.07)).max() <= 2
     assert np.abs(drawn[128, 800] - mixed(AGAINST, 0.035)).max() <= 2
@@ -46,7 +46,7 @@ def test_small_values_are_pale_and_large_images_small():
 
 def test_blocks_narrower_than_a_pixel_are_drawn():
     image = Image.new("L", (3, 4000), GREY)
-    drawn = draw(Picture(image=image, seen=(0, 0, 3, 4000)), blocks((4000, 3), (4000, 1)), np.linspace(-1, 1, 4000), [])
+    drawn = draw(Picture(image=image, seen=(0, 0, 3, 4000)), sides((4000, 3), (4000, 1)), np.linspace(-1, 1, 4000), [])
     assert drawn.size == (480, 1024 + 36)
     assert FONT_SIZE < 36
 

@@ -14,7 +14,7 @@ from itertools import product
 import numpy as np
 
 from ddhpc.config import Balance
-from ddhpc.method.decomposition import Window, blocks, windows
+from ddhpc.method.decomposition import Window, sides, windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class Domain:
     @cached_property
     def blocks(self) -> list[Window]:
         """Of the subdomains, without overlap."""
-        along = blocks(self.shape, self.grid, self.overlap, self.balance)
+        along = sides(self.shape, self.grid, self.overlap, self.balance)
         return [self._shown(block) for block in product(*along)]
 
     def turned(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
