@@ -4,6 +4,8 @@ import torch
 from ddhpc.config import Coarse
 from ddhpc.method import coarse
 from ddhpc.report.dependence import examples
+from ddhpc.report.figures.domain import Driven, dependence
+from ddhpc.report.figures.view import Domain
 
 
 def test_examples_are_of_all_kinds():
@@ -36,3 +38,18 @@ def test_a_restored_coarse_dnn_decides_as_the_trained_one():
     assert np.array_equal(coarse.decide(network, local["test"]), solution.fusions["dnn"]["test"])
     shapes = {name: values.shape for name, values in weights.items()}
     assert shapes == coarse.weight_shapes(4, 3, 0, config)
+
+
+def test_a_colour_image_is_grey_as_bright_as_it_is():
+    """Beside a grey one, of which black and white are the darkest and brightest pixel."""
+    colour = np.full((4, 6, 3), 0.5)
+    colour[0] = (0.25, 0.5, 1.0)
+    area = Domain(shape=(4, 6), grid=(1, 2), overlap=0)
+    driven = {"title": "", "coarse_image": None, "drops": np.array([1.0, -1.0])}
+    drawn = dependence(area, [Driven(image=image, **driven) for image in (colour, colour[..., 0])])
+    first, second = (axes.images[0] for axes in drawn.axes)
+    assert first.get_array().dtype == np.uint8
+    assert np.unique(first.get_array()[1:]).tolist() == [128]
+    assert np.ptp(first.get_array(), axis=2).max() == 0
+    assert first.get_array()[0, 0, 0] == round(255 * (0.299 * 0.25 + 0.587 * 0.5 + 0.114))
+    assert second.get_array().shape == (4, 6)

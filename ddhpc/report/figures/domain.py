@@ -80,8 +80,14 @@ def _canvas(axes: Axes, picture: np.ndarray | None, shape: tuple[int, int]) -> N
 
 
 def _grey(picture: np.ndarray) -> np.ndarray:
-    """A picture [H, W] or [H, W, 3] as [H, W], its luminance (ITU-R BT.601), so that colours over it mean one thing."""
-    return picture @ np.array([0.299, 0.587, 0.114]) if picture.ndim == 3 else picture
+    """A picture without colours, so that those over it mean one thing: [H, W] as it is, [H, W, 3] as its luminance.
+
+    The luminance (ITU-R BT.601) is uint8 [H, W, 3], whose range matplotlib does not stretch.
+    """
+    if picture.ndim == 2:
+        return picture
+    luminance = np.rint(255 * picture @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+    return np.repeat(luminance[..., None], 3, axis=2)
 
 
 def _mark(axes: Axes, letters: str) -> None:
@@ -99,7 +105,7 @@ def _draw_windows(axes: Axes, domain: Domain, panel: Panel, chosen: int) -> None
     for n in members:
         cover[domain.windows[n][sides[0]], domain.windows[n][sides[1]]] += 1
     tint = np.zeros((height, width, 4))
-    tint[cover > 1] = (*(int(SKY[place : place + 2], 16) / 255 for place in (1, 3, 5)), 0.42)
+    tint[cover > 1] = to_rgba(SKY, 0.42)
     axes.imshow(tint, extent=(0, width, height, 0), interpolation="nearest")
     blocks = [domain.blocks[n] for n in members]
     for colour, linewidth in (("white", 3.0), (ORANGE, 1.4)):
@@ -245,7 +251,7 @@ def _draw_coarse_image(axes: Axes, domain: Domain, decision: Driven, largest: fl
 
 
 def _draw_drops(axes: Axes, blocks: Sequence[Window], drops: np.ndarray, largest: float, written: bool) -> None:
-    """The colours of blocks [n] after what is lost without them, [n] in percentage points, and the numbers."""
+    """Blocks coloured by what is lost without them, `drops` [n] in percentage points, with the number where wanted."""
     colours = [to_rgba(VERMILLION if drop > 0 else BLUE, 0.7 * abs(drop) / largest) for drop in drops.tolist()]
     _draw_rectangles(axes, blocks, (0, 1), facecolors=colours, edgecolors=GREY, linewidths=0.5)
     for block, drop in zip(blocks, drops.tolist(), strict=True):
