@@ -272,10 +272,10 @@ def _missing(message: str, options: Iterable[str]) -> str:
     return f"{', '.join(names)}: missing; expected it, --help explains it"
 
 
-def _one_line(message: str, known: Sequence[str]) -> str:
+def _one_line(message: str, options: Sequence[str]) -> str:
     """An error of jsonargparse in the words of this command line."""
     message = " ".join(message.split())
-    message = re.sub(r'Parser key "([^"]+)":', lambda key: f"{_spelt(f'--{key[1]}', known)}:", message)
+    message = re.sub(r'Parser key "([^"]+)":', lambda found: f"{_spelt(f'--{found[1]}', options)}:", message)
     message = re.sub(r"<class '(\w+)'>", r"\1", message)
     message = re.sub(r"typing\.Literal\[([^\]]*)\]", r"one of \1", message)
     message = re.sub(

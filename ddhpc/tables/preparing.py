@@ -56,7 +56,7 @@ def print_prepared(prepared: Prepared, output: Path) -> None:
     for note in prepared.notes:
         tell(f"  {note}")
     if prepared.skipped:
-        print("  what was left out (all of it is named in /skipped of the packed file):")
+        print(f"  {len(prepared.skipped):,} left out, each named in /skipped of the packed file:")
         for name, reason in list(prepared.skipped.items())[:SHOWN_FILES]:
             tell(f"    {name}: {reason}")
         if len(prepared.skipped) > SHOWN_FILES:

@@ -131,5 +131,7 @@ def test_phantoms_are_packed_by_prepare_ct(tmp_path, capsys):
     assert packed.image_shape == (32, 32, 16)
     assert packed.classes == ("CT-0", "CT-2,CT-3")
     assert sum(packed.samples.values()) == 12
-    assert "volumes of 32x32x16" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "volumes of 32x32x16" in out
+    assert "\n  2 left out, each named in /skipped of the packed file:\n" in out
     shutil.rmtree(tmp_path / "ph")

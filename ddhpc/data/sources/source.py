@@ -106,7 +106,7 @@ class Prepared:
     notes: tuple[str, ...]
     """What was done, a sentence each."""
     skipped: Mapping[str, str]
-    """Relative path and reason of each file left out."""
+    """Relative path and reason of each file or row left out."""
 
 
 def write_prepared(packing: Packing, contents: Contents, notes: Sequence[str], skipped: Mapping[str, str]) -> Prepared:
