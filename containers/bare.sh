@@ -7,8 +7,8 @@ suite=$1 root=$2 project=$(dirname "$(dirname "$(readlink -f "$0")")")
 shift 2
 started=$SECONDS
 if [ ! -e "$root" ]; then
-  if [ -z "$(command -v debootstrap)" ]; then
-    echo "debootstrap is not installed; expected it, \`apt-get install debootstrap\` brings it" >&2
+  if ! command -v debootstrap >/dev/null; then
+    echo "debootstrap: not found; expected it on PATH: apt-get install debootstrap" >&2
     exit 2
   fi
   debootstrap --variant=minbase "$suite" "$root"

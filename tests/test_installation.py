@@ -35,3 +35,13 @@ def test_a_script_beside_the_clone_imports_the_package(tmp_path):
     script = f"{path}; import ddhpc; print(ddhpc.__file__)"
     done = subprocess.run([sys.executable, "-ISc", script], cwd=clone, check=True, capture_output=True, text=True)
     assert done.stdout.strip() == str(clone / "ddhpc/__init__.py")
+
+
+def test_a_bare_system_without_debootstrap_is_refused_in_one_line(tmp_path):
+    for name in ("bash", "dirname", "readlink"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    command = [shutil.which("bash"), ROOT / "containers/bare.sh", "bookworm", tmp_path / "root"]
+    done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    said = "debootstrap: not found; expected it on PATH: apt-get install debootstrap\n"
+    assert (done.returncode, done.stderr) == (2, said)
+    assert not (tmp_path / "root").exists()
