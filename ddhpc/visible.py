@@ -18,7 +18,7 @@ def visible(text: str, kept: str = "\n\t") -> str:
     '\\\\x1b[31mred'
     """
     if text.isprintable():
-        return text  # at once: an image in a page has a hundred thousand letters
+        return text  # fast: a picture in a page is one text of 100,000 letters
     return "".join(_escaped(letter) if _is_hidden(letter) and letter not in kept else letter for letter in text)
 
 

@@ -18,7 +18,7 @@ import ddhpc
 from ddhpc.data.packed import SPLITS, Contents, Split, write_packed
 from tests.jobs.starting import decisions, start_training
 
-# a busy machine is no fault of the code
+# no deadline: on a busy machine every example is slow
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 

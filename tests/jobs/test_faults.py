@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_rank_that_starts_long_after_the_other(small, tmp_path, undisturbed):
-    """Longer than ranks and jobs that run wait for each other anywhere."""
+    """Later than any time for which ranks or jobs wait for each other."""
     late = f'sleep $(({WATCH_SECONDS:.0f} * ${{OMPI_COMM_WORLD_RANK:-$PMI_RANK}} * 4 / 3)); exec "$0" "$@"'
     job = start_training(2, small, tmp_path, through=("bash", "-c", late))
     assert job.wait(timeout=300) == 0, (tmp_path / "stderr").read_text()

@@ -76,7 +76,7 @@ def test_kills_at_random_moments(small, tmp_path, undisturbed):
 
 
 def test_a_stopped_job_continues_with_other_ranks(small, tmp_path, undisturbed):
-    """Stopped twice; SIGUSR2 is that of other tests."""
+    """Stopped by two signals, one after the other; other tests send SIGUSR2."""
     for name, ranks in (("SIGINT", 3), ("SIGTERM", 1)):
         begun = time.time()
         job = start_training(ranks, small, tmp_path)

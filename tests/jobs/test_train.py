@@ -29,7 +29,7 @@ def run(ranks, file, cwd, *arguments, output="run"):
 def test_any_number_of_ranks_gives_the_same_bits(small, tmp_path):
     arguments = ["--decomposition.grid", 2, 3, "--local.shift", 1, "--local.flip", "true", "--run.threads", 1]
     expected = decisions(run(0, small, tmp_path, *arguments, output="run-0"))
-    for ranks in (2, 4):  # three, and more than subdomains, are those of other tests
+    for ranks in (2, 4):  # other tests start three ranks, and more ranks than subdomains
         found = decisions(run(ranks, small, tmp_path, *arguments, output=f"run-{ranks}"))
         for name, values in expected.items():
             assert np.array_equal(values, found[name]), f"{name} with {ranks} ranks"
