@@ -1,10 +1,11 @@
 """Real time on this machine: ddhpc against the global CNN trained data-parallel on as many processes.
 
-    python benchmarks/wall_clock.py flowers.h5 --recipe flowers --repeats 3 [--epochs 10] [--grids 1x1 2x2 4x4]
+    python benchmarks/wall_clock.py flowers.h5 --recipe flowers --repeats 3 [--epochs 10] [--grids 2x2 4x4] [OPTION...]
 
 One after the other, for each seed: the global CNN by `plain_ddp.py`, which uses nothing of ddhpc, and ddhpc with each
 grid; with 1x1 its ranks form a team (DDP with synchronised batch normalisation). All have the same epochs, batch, rate
-and augmentation. Times are those of whole processes, from the start of Python to the end; nothing else may run beside.
+and augmentation; each OPTION is one of `ddhpc train`, for ddhpc alone. Times are those of whole processes, from the
+start of Python to the end; nothing else may run beside.
 Prints Markdown. What was measured stays in `--output`, with the runs: the same command goes on where it was stopped.
 """
 
@@ -113,11 +114,12 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=1, help="each with another seed")
     parser.add_argument("--output", type=Path, help="where runs and times stay; runs/wall_clock-FILE without it")
-    given = parser.parse_args()
+    given, options = parser.parse_known_args()
     arguments = ["--recipe", given.recipe, "--data.file", given.file, "--model.width", "auto"]
     arguments += ["--local.epochs", str(given.epochs)] if given.epochs else []
     arguments += ["--model.global_width", str(given.global_width)] if given.global_width else []
     config = configure(arguments, train_parser()).config
+    arguments += options
 
     output = given.output or Path("runs") / f"wall_clock-{Path(given.file).stem}"
     output.mkdir(parents=True, exist_ok=True)
@@ -127,7 +129,7 @@ def main() -> None:
         runs.setdefault(BASELINE, []).append(plain(given.file, config, given.ranks, seed, log))
         for grid in given.grids:
             name = f"ddhpc {grid}" if grid != "1x1" else "global CNN, ddhpc's team"
-            directory = output / f"{grid}-{config.local.epochs}-{seed}"
+            directory = output / "-".join([grid, str(config.local.epochs), str(seed), *options]).replace("--", "")
             seeded = [*arguments, "--run.seed", str(seed)]
             runs.setdefault(name, []).append(ddhpc(grid, seeded, given.ranks, directory, log))
 
@@ -135,7 +137,8 @@ def main() -> None:
     print(
         f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}; {given.ranks} processes of one thread; "
         f"{Path(given.file).name}, {local.epochs} epochs, batch {local.batch_size}, shift {local.shift}, "
-        f"flip {local.flip}, global width {config.model.global_width}; n = {given.repeats}, seed 0 and up; "
+        f"flip {local.flip}, global width {config.model.global_width}; ddhpc {shlex.join(options) or 'as the recipe'}; "
+        f"n = {given.repeats}, seed 0 and up; "
         f"{time.strftime('%Y-%m-%d')}\n"
     )
     print("| training | wall, s | CPU, s | test, % | times faster than plain DDP | s to its accuracy |")
