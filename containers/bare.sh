@@ -20,6 +20,10 @@ mkdir -p "$root/opt/ddhpc"
 sed -n '/^%files/,/^$/s|^ \+\([^ ]*\) .*|\1|p' "$project/containers/ddhpc.def" |
   xargs -I{} cp -r "$project/{}" "$root/opt/ddhpc/"
 
+# authorities that this machine trusts beside Debian's, as of a network that looks into HTTPS
+own=/usr/local/share/ca-certificates
+[ ! -d "$own" ] || { mkdir -p "$root$own" && cp -r "$own/." "$root$own/"; }
+
 # processes and mounts in it end with this
 # shellcheck disable=SC2016 # the shell in the file system expands its own
 unshare --mount --pid --fork --kill-child chroot "$root" /bin/bash -euo pipefail -c '
