@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import dropout
 
 LEAST = 1e-4
 """Probability that counts for a smaller one in a logarithm."""
+VALUES = 2**16
+"""Of a random number of 16 bits."""
 
 
 class Dropout(nn.Module):
-    """What `torch.nn.Dropout` is, in 0.6 ms where that takes 1.5, half of a step of the coarse DNN.
+    """What `torch.nn.Dropout` is, on a CPU in a quarter of its time, which is most of a step of the coarse DNN.
 
-    For 128 x 672 numbers on one core of an Intel Xeon, torch 2.14.1, median of 300.
+    Each random number of 64 bits gives four of 16 bits, and the share that is dropped is a multiple of 1 / 65536.
     """
 
     def __init__(self, share: float) -> None:
@@ -25,7 +29,12 @@ class Dropout(nn.Module):
         """In training a `share` of the numbers is zero, and the others grow, so that the mean stays."""
         if not self.training or self.share == 0:
             return x
-        return x * (torch.rand_like(x) >= self.share) / (1 - self.share)
+        if x.is_cuda:
+            return dropout(x, self.share)
+        random = torch.empty(ceil(x.numel() / 4), dtype=torch.int64).random_(-(2**63), None)
+        dropped = min(round(self.share * VALUES), VALUES - 1)
+        kept = random.view(torch.int16)[: x.numel()].view_as(x) >= dropped - VALUES // 2
+        return x * kept.to(x.dtype).mul_(VALUES / (VALUES - dropped))
 
 
 class Dnn(nn.Module):
