@@ -9,7 +9,7 @@ from ddhpc.report.figures import training
 from ddhpc.report.section import Section
 from ddhpc.results.cost import critical_path
 from ddhpc.tables.stopping import stopping
-from ddhpc.wording import duration, percent
+from ddhpc.wording import duration, percent, plural
 
 HEAD = ("subdomain", "loss, first epoch", "last epoch", "accuracy on train, first epoch", "last epoch", "epochs took")
 VAL_HEAD = ("loss on val, last", "lowest", "after epoch", "accuracy on val, last")
@@ -32,7 +32,8 @@ def curves(file: h5py.File) -> Section:
         "that took longest, which the coarse problem waits for."
         + "".join(f" {line[0].upper()}{line[1:]}." for line in stopping(file)),
         figure=training.curves(history, slowest),
-        alt=f"Loss and accuracy of {subdomains} local CNNs on train{' and val' * validated} over {epochs} epochs",
+        alt=f"Loss and accuracy of {plural(subdomains, 'local CNN')} on train{' and val' * validated} over "
+        f"{plural(epochs, 'epoch')}",
         head=(*HEAD, *(VAL_HEAD if validated else ())),
         rows=[_row({name: values[n] for name, values in history.items()}, n) for n in present.tolist()],
     )

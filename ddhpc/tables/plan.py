@@ -17,7 +17,7 @@ from ddhpc.models import parameters
 from ddhpc.tables.counts import count_classes, print_counts
 from ddhpc.tables.run import problem_line
 from ddhpc.terminal import console
-from ddhpc.wording import by, mebibytes
+from ddhpc.wording import by, mebibytes, plural
 
 PROGRAM_BYTES = 690 * 2**20
 """Measured resident memory of a process that has torch and MPI and trains a tiny problem (CUDA build on a CPU)."""
@@ -153,7 +153,7 @@ def print_plan(problem: Problem, ranks: int | None) -> None:
         images = len(problem.learned)
         also = f" and {problem.features} local features" if problem.features else ""
         out.print(
-            f"coarse DNN: {epochs(problem.config.coarse, images)} epochs on {images:,} images; takes "
+            f"coarse DNN: {plural(epochs(problem.config.coarse, images), 'epoch')} on {plural(images, 'image')}; takes "
             f"{len(problem.packed.classes)} probabilities{also} of each subdomain"
         )
     coherent = problem.config.coherent
@@ -162,8 +162,8 @@ def print_plan(problem: Problem, ranks: int | None) -> None:
             4 * problem.config.local.batch_size * problem.subdomains * (len(problem.packed.classes) + problem.features)
         )
         out.print(
-            f"coherent CNN-DNN ({coherent.start}): {coherent.epochs} more epochs of all local CNNs; in each step "
-            f"{step / 2**10:.1f} KiB to rank 0 and back"
+            f"coherent CNN-DNN ({coherent.start}): {plural(coherent.epochs, 'more epoch')} of all local CNNs; in each "
+            f"step {step / 2**10:.1f} KiB to rank 0 and back"
         )
     out.print()
 

@@ -35,7 +35,7 @@ from ddhpc.results.model_directory import MODEL
 from ddhpc.tables.counts import count_classes, print_counts
 from ddhpc.tables.stopping import stopping
 from ddhpc.terminal import PlainConsole, console
-from ddhpc.wording import by, duration, percent
+from ddhpc.wording import by, duration, percent, plural
 
 HTML = '<pre style="line-height: 1.2; overflow-x: auto">{code}</pre>'
 OLD_RESAMPLES = 1000
@@ -54,13 +54,13 @@ def problem_line(problem: Problem) -> str:
     shown = by(windows[0]) if len(windows) == 1 else f"{by(windows[0])} to {by(windows[-1])}"
     steps = problem.local_steps
     coarse = f" and the coarse image {by(problem.coarse.image_shape)}" if problem.coarse else ""
-    few = f"\n{steps} steps for each local CNN are few: try more --local.epochs or a smaller --local.batch_size"
+    few = f"\nonly {plural(steps, 'step')} for each local CNN: try more --local.epochs or a smaller --local.batch_size"
     return (
-        f"{packed.path.name}: {samples} {packed.noun} of {by(packed.image_shape)}, {packed.channels} "
-        f"channel{'s' * (packed.channels > 1)}, {len(packed.classes)} classes\n"
-        f"{problem.subdomains} subdomains ({by(problem.config.decomposition.grid)}, overlap "
+        f"{packed.path.name}: {samples} {packed.noun} of {by(packed.image_shape)}, "
+        f"{plural(packed.channels, 'channel')}, {len(packed.classes)} classes\n"
+        f"{plural(problem.subdomains, 'subdomain')} ({by(problem.config.decomposition.grid)}, overlap "
         f"{problem.config.decomposition.overlap}, windows {shown}{coarse}): {model.name}, width {problem.width}, "
-        f"{problem.config.local.epochs} epochs{few if steps < FEW_STEPS else ''}"
+        f"{plural(problem.config.local.epochs, 'epoch')}{few if steps < FEW_STEPS else ''}"
         f"{problem.known_line and chr(10)}{problem.known_line}"
     )
 

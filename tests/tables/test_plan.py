@@ -98,7 +98,7 @@ def test_the_plan_tells_how_long_the_coarse_dnn_learns_and_that_few_steps_are_fe
     assert problem.local_steps == 10
     print_plan(problem, None)
     out = capsys.readouterr().out
-    assert "10 steps for each local CNN are few" in out
+    assert "only 10 steps for each local CNN: try" in out
     assert "coarse DNN: 500 epochs on 18 images" in out
     more = replace(config, local=Local(epochs=30, batch_size=16), coarse=Coarse(epochs=7))
     print_plan(open_problem(more), None)
