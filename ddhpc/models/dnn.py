@@ -16,7 +16,7 @@ VALUES = 2**16
 
 
 class Dropout(nn.Module):
-    """What `torch.nn.Dropout` is, on a CPU in a quarter of its time, which is most of a step of the coarse DNN.
+    """What `torch.nn.Dropout` is, on a CPU in a quarter of its time, which is half of a step of the coarse DNN.
 
     Each random number of 64 bits gives four of 16 bits, and the share that is dropped is a multiple of 1 / 65536.
     """
