@@ -11,6 +11,10 @@ train_or_again() { # NAME OPTION...: train by `launcher`; `again OPTION...` subm
   if [ -z "$output" ]; then
     output=runs/$name
     set -- "$@" --output "$output"
+    if [ -e "$output/results.h5" ]; then
+      echo "$output was finished when this job was run again: nothing is left to do"
+      return 0
+    fi
   fi
   "${launcher[@]}" python -m ddhpc train "$@" || code=$?
   # 75: stopped, with checkpoints; above 128: the signal itself killed ranks, before they knew it
