@@ -14,7 +14,7 @@ from ddhpc.data.sources.crop import Crop
 from ddhpc.data.sources.preparation import UnusableFile
 from ddhpc.data.sources.volume import VolumePreparation
 from ddhpc.data.sources.volume_frame import compressed, frame, packed_frame
-from ddhpc.method.decomposition import blocks, windows
+from ddhpc.method.decomposition import sides, windows
 from ddhpc.method.dependence import spread
 from tests.data.sources.test_dicom import SHAPE as SERIES
 from tests.data.sources.test_dicom import write_series
@@ -55,10 +55,10 @@ def saved(path, voxels, affine=OBLIQUE, kind=nib.Nifti1Image):
 def mapped(path, prepared):
     """The map of a file, read as others do, and the file."""
     where = frame(path, prepared)
-    data = compressed(where, spread(VALUES, blocks(prepared.shape, GRID), where.seen), "what it is")
+    data = compressed(where, spread(VALUES, sides(prepared.shape, GRID), where.seen), "what it is")
     target = path.with_name(f"map of {path.name}.nii.gz")
     target.write_bytes(data)
-    assert data == compressed(where, spread(VALUES, blocks(prepared.shape, GRID), where.seen), "what it is")
+    assert data == compressed(where, spread(VALUES, sides(prepared.shape, GRID), where.seen), "what it is")
     return nib.load(target)
 
 
@@ -216,7 +216,7 @@ def test_a_prepared_volume_has_its_spacing(tmp_path):
     target = tmp_path / "map.nii.gz"
     for spacing, zooms in (((2.0, 1.0, 0.5), (2.0, 1.0, 0.5)), (None, (1.0, 1.0, 1.0))):
         where = packed_frame((4, 6, 8), spacing)
-        values = spread(VALUES, blocks((4, 6, 8), GRID), where.seen)
+        values = spread(VALUES, sides((4, 6, 8), GRID), where.seen)
         target.write_bytes(compressed(where, values, ""))
         made = nib.load(target)
         assert np.array_equal(np.asarray(made.dataobj), values)
