@@ -68,8 +68,10 @@ train() { # LAUNCHER OPTION...: train, and go back to the queue when the time en
     return 0
   fi
 
-  # a task of array.sbatch trains the subdomain of its number
-  [[ " $* " != *" --subdomain "* ]] || mine=$(printf %05d "$SLURM_ARRAY_TASK_ID")
+  # of one subdomain, whose checkpoint alone counts: others may be there from other tasks of an array
+  if [[ " $* " =~ .*" --subdomain"[=\ ]([0-9]+)" " ]]; then
+    mine=$(printf %05d "$((10#${BASH_REMATCH[1]}))")
+  fi
   to_its_end "$output/checkpoints/$mine*" "in $output" "the same again with --output $output" \
     "$start" python -m ddhpc train "$@"
 }

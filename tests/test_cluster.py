@@ -1,4 +1,4 @@
-"""What a job of PBS or Flux does at its end, in a real shell; nobody's queue is asked."""
+"""What jobs of PBS, Flux and Slurm do that asks nobody's queue, in a real shell."""
 
 import subprocess
 from pathlib import Path
@@ -54,3 +54,19 @@ def test_bad_input_is_not_submitted_again(tmp_path, ended):
 def test_a_finished_job_that_is_run_again_has_nothing_to_do(tmp_path, ended):
     leave(tmp_path / "runs/ddhpc-7/results.h5")
     assert ended(2) == ("runs/ddhpc-7 was finished when this job was run again: nothing is left to do\n", 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "checkpoints"),
+    [
+        ("", "run/checkpoints/*"),
+        ("--subdomain 3", "run/checkpoints/00003*"),
+        ("--subdomain=08", "run/checkpoints/00008*"),
+        ("--subdomain 3 --local.epochs 2 --subdomain 12", "run/checkpoints/00012*"),
+    ],
+)
+def test_a_job_of_one_subdomain_looks_for_its_checkpoint_alone(options, checkpoints):
+    """In an array or not, and whatever else the options say."""
+    script = f'. slurm/job.sh; to_its_end() {{ echo "$1"; }}; train exec {options} --output run'
+    job = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert (job.stdout, job.stderr) == (f"{checkpoints}\n", "")

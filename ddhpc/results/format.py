@@ -171,9 +171,8 @@ def _final_groups(layout: Layout) -> list[str]:
 def _create_decomposition(file: h5py.File, layout: Layout) -> None:
     lower, upper = bounds(layout.decomposition)
     decomposition = file.create_group("decomposition")
-    cut = {name: getattr(layout, name) for name in ("grid", "overlap", "balance", "image_shape")}
-    decomposition.attrs.update(cut)
-    decomposition.attrs["coarse_image"] = bool(layout.coarse_shape)
+    decomposition.attrs.update(grid=layout.grid, overlap=layout.overlap, image_shape=layout.image_shape)
+    decomposition.attrs.update(balance=layout.balance, coarse_image=bool(layout.coarse_shape))
     if layout.coarse_shape:
         decomposition.attrs["coarse_shape"] = layout.coarse_shape
         decomposition.attrs["description"] = "the last subdomain is the whole image, restricted to coarse_shape pixels"

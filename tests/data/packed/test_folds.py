@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import h5py
@@ -150,3 +151,23 @@ def test_two_folds_are_too_few_to_be_written(tmp_path):
     with pytest.raises(InputError, match=r"folds \[0, 1\]: expected 0, 1, 2 and so on, 3 or more"):
         pack_small(tmp_path / "x.h5", folds=2)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_table_of_the_packed_file_has_each_dataset_and_no_other(file):
+    """Of data/README.md, for the file that has all there is: patients, folds and restricted images."""
+    section = (Path(__file__).parents[3] / "data/README.md").read_text().split("## The packed file")[1]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `/")]
+    told = {name for row in rows for name in re.findall("`(/[^`]*)`", row)}
+    found: set[str] = set()
+
+    def note(name: str, item: h5py.HLObject) -> None:
+        if isinstance(item, h5py.Dataset):
+            split = re.sub("^(train|val|test)/", "SPLIT/", name)
+            found.add("/" + re.sub(r"restricted/[0-9x]+$", "restricted/SIZE", split))
+
+    with h5py.File(file) as opened:
+        opened.visititems(note)
+        attributes = set(opened.attrs)
+    assert told == found
+    listed = set(re.findall("`([a-z_]+)`", section.split("Attributes of `/`:")[1].split(". Other")[0]))
+    assert attributes == listed - {"preparation"}, "which `prepare` alone writes"
