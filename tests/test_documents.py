@@ -37,7 +37,8 @@ WORDS = 700
 
 
 def blocks(kind):
-    return {page: re.findall(rf"^```{kind}\n(.*?)^```$", text, re.S | re.M) for page, text in PAGES.items()}
+    fenced = {page: re.findall(r"^```(\w*)\n(.*?)^```$", text, re.S | re.M) for page, text in PAGES.items()}
+    return {page: [text for found, text in blocks if found == kind] for page, blocks in fenced.items()}
 
 
 def commands():
